@@ -1,0 +1,87 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+PY := .venv/bin/python
+RUN ?=
+CLI := $(PY) -m pipelines.cli
+ON := $(if $(RUN),--run $(RUN),)
+STEP = $(CLI) step $@ $(ON) $(ARGS)
+
+.PHONY: help setup demo test check test-services ingest validate split pretrain train-sentiment export \
+	quantize evaluate gate register deploy compare promote mlflow serve compile submit images real-data \
+	lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*##' '{printf "  %-16s %s\n", $$1, $$2}'
+
+.venv/.installed: locks/main.txt pyproject.toml
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	@# torch first: it takes the CPU wheel where there is one; compiled, so that imports are fast
+	env -u PYTHONDONTWRITEBYTECODE $(PY) -m pip install --quiet torch==2.13.0
+	env -u PYTHONDONTWRITEBYTECODE $(PY) -m pip install --quiet --no-deps --require-hashes -r locks/main.txt
+	$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
+	$(PY) -m pip check
+	touch $@
+
+setup: .venv/.installed  ## make the virtual environment from the lock
+
+demo: setup  ## train, deploy, compare and promote on this machine, then show the result
+	$(CLI) demo
+
+check: setup  ## lint, types and import contracts
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+test: check  ## lint, types, import contracts and tests
+	.venv/bin/pytest -m "not services and not gpu" -n 2 --dist loadfile
+
+test-services: setup  ## tests against real servers and containers, which it installs and starts
+	tests/services/run
+
+ingest: setup  ## freeze labels into a snapshot
+	$(STEP)
+validate: setup  ## accept or quarantine every row of the snapshot
+	$(STEP)
+split: setup  ## training, validation and test parts that share nothing
+	$(STEP)
+pretrain: setup  ## make the encoder that fine-tuning starts from
+	$(STEP)
+train-sentiment: setup  ## fine-tune and calibrate the classifier
+	$(STEP)
+export: setup  ## torch to ONNX, checked
+	$(STEP)
+quantize: setup  ## ONNX fp32 to INT8, checked
+	$(STEP)
+evaluate: setup  ## measure candidate, parent, champion and baselines
+	$(STEP)
+gate: setup  ## may the candidate go on
+	$(STEP)
+register: setup  ## both versions and their evidence into MLflow
+	$(STEP)
+deploy: setup  ## aliases, resolved once, to what the gateway serves
+	$(STEP)
+compare: setup  ## what was served and fed back, to a verdict
+	$(STEP)
+promote: setup  ## the verdict to the alias
+	$(STEP)
+
+mlflow: setup  ## open the tracking server's UI on 127.0.0.1:5000
+	$(CLI) mlflow
+serve: setup  ## serve the last deployment on 127.0.0.1:8000
+	$(CLI) serve $(ON)
+compile: setup  ## compile both graphs for a cluster, to var/compiled
+	$(CLI) compile
+submit: setup  ## send train_and_deploy to a Kubeflow server: make submit HOST=http://...
+	$(CLI) submit --host "$(HOST)" $(ARGS)
+images: setup  ## build the component images: make images BASE=python:3.11-slim-bookworm
+	components/images/build $(if $(BASE),--base $(BASE),)
+real-data: setup  ## train and report on real Korean reviews; MATJIP_REAL_DATA names the folder
+	$(CLI) real-data
+
+lock: setup  ## resolve locks/main.in again (needs uv)
+	uv pip compile locks/main.in --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--no-emit-package torch -o locks/main.txt
+clean:  ## remove what runs made; the virtual environment stays
+	rm -rf var

@@ -1,0 +1,1 @@
+"""One thin Kubeflow component per step: unwrap paths, call one function, return."""

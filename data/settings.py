@@ -1,0 +1,40 @@
+"""YAML text to frozen settings, once, at the edge: unknown keys and wrong values fail together."""
+
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from data.errors import SettingsError
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def check_settings(kind: type[Settings], values: Any, *, where: str) -> Settings:
+    """Settings of a kind from plain values; none are the defaults.
+
+    Raises:
+        SettingsError: names every wrong key at once.
+    """
+    try:
+        return kind.model_validate({} if values is None else values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'it'}={item.get('input')!r}: {item['msg']}"
+            for item in error.errors(include_url=False)
+        )
+        known = sorted(kind.model_fields)
+        raise SettingsError(f"{where}: {problems}; mend these keys (known: {known})") from error
+
+
+def parse_settings(kind: type[Settings], text: str, *, where: str) -> Settings:
+    """Settings of a kind from YAML text; empty text is the defaults.
+
+    Raises:
+        SettingsError: it is not YAML, or names every wrong key at once.
+    """
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{where} is not YAML: {error}; correct it") from error
+    return check_settings(kind, values, where=where)

@@ -1,0 +1,1 @@
+"""Where labels come from: Label Studio, plain tables, and a generator for load tests."""

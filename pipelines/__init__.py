@@ -1,0 +1,1 @@
+"""The graphs, and the command that compiles, runs or submits them."""

@@ -1,0 +1,80 @@
+"""The arguments of both graphs on this machine, from the embedded defaults and what is given."""
+
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from data.errors import SettingsError
+from data.manifest import file_sha256
+from pipelines.local import Home, RunRecord
+from serving.experiments.store import ExperimentStore
+from training.recipe import read_recipe
+
+
+def home_from_environment() -> Home:
+    """``MATJIP_VAR``, else ``var`` in the working folder."""
+    return Home(root=Path(os.environ.get("MATJIP_VAR", "var")).resolve())
+
+
+def gold_labels() -> Path:
+    """The gold corpus that comes with the code."""
+    return Path(str(resources.files("data") / "gold" / "reviews.json"))
+
+
+def tracking_uri(home: Home) -> str:
+    """``MLFLOW_TRACKING_URI``, else the embedded one."""
+    home.folder("mlflow")
+    return os.environ.get("MLFLOW_TRACKING_URI") or home.tracking_uri
+
+
+def train_arguments(
+    home: Home, *, labels: str | None = None, recipe: str = "tiny", **given: Any
+) -> dict[str, Any]:
+    """Arguments of ``train_and_deploy``; ``given`` wins over the defaults.
+
+    Raises:
+        SettingsError: the labels or the recipe are not there.
+    """
+    source = labels or str(gold_labels())
+    kind = given.get("labels_kind", "label_studio_file")
+    if kind == "label_studio_server":
+        digest = "live"
+    elif Path(source).is_file():
+        digest = file_sha256(Path(source))
+    else:
+        raise SettingsError(f"no labels at {source!r}; pass --labels FILE, or --set labels_kind=…")
+    return {
+        "labels": source,
+        "labels_digest": digest,
+        "recipe": read_recipe(recipe),
+        "tracking_uri": tracking_uri(home),
+        "checkpoints": str(home.folder("checkpoints")),
+        "models": str(home.folder("models")),
+        **given,
+    }
+
+
+def watermark(store_url: str) -> str:
+    """Changes whenever the store gains an exposure or an outcome."""
+    store = ExperimentStore(store_url)
+    try:
+        return " ".join(f"{table}={rows}" for table, rows in sorted(store.counts().items()))
+    finally:
+        store.close()
+
+
+def compare_arguments(home: Home, trained: RunRecord, **given: Any) -> dict[str, Any]:
+    """Arguments of ``compare_and_promote`` for a training run's deployment.
+
+    Raises:
+        SettingsError: that run has deployed nothing.
+    """
+    store_url = given.pop("store_url", home.store_url)
+    return {
+        "deployment": str(trained.artifact("deploy-challenger", "deployment")),
+        "store_url": store_url,
+        "tracking_uri": trained.arguments["tracking_uri"],
+        "watermark": watermark(store_url),
+        **given,
+    }

@@ -1,0 +1,166 @@
+"""The command behind `make`: run, compile, submit, serve.
+
+python -m pipelines.cli --help
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+
+from data.errors import MatjipError, SettingsError
+from pipelines.arguments import compare_arguments, home_from_environment, train_arguments
+from pipelines.cluster import GRAPHS, compile_graphs, submit_graph
+from pipelines.demo import run_demo
+from pipelines.local import Home, RunRecord, load_run, new_run, run_graph, source_digest
+from pipelines.placement import local_placement
+from pipelines.real_data import run_real_data
+from pipelines.steps import one_step
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+PLACEMENT: Final = Path("pipelines/placement.yaml")
+STEPS: Final = {
+    "ingest": ("train-and-deploy", "ingest-labels"),
+    "validate": ("train-and-deploy", "validate-labels"),
+    "split": ("train-and-deploy", "split-dataset"),
+    "pretrain": ("train-and-deploy", "pretrain-encoder"),
+    "train-sentiment": ("train-and-deploy", "train-sentiment"),
+    "export": ("train-and-deploy", "export-onnx"),
+    "quantize": ("train-and-deploy", "quantize-encoder"),
+    "evaluate": ("train-and-deploy", "evaluate-sentiment"),
+    "gate": ("train-and-deploy", "gate-model"),
+    "register": ("train-and-deploy", "register-model"),
+    "deploy": ("train-and-deploy", "deploy-challenger"),
+    "compare": ("compare-and-promote", "compare-arms"),
+    "promote": ("compare-and-promote", "promote-model"),
+}
+"""What `make` calls a step → its graph and its name there."""
+
+
+def _settings(given: list[str]) -> dict[str, Any]:
+    """``key=value`` pairs; a value is JSON where it is JSON, else text."""
+    values: dict[str, Any] = {}
+    for pair in given:
+        key, separator, text = pair.partition("=")
+        if not separator:
+            raise SettingsError(f"--set {pair!r} is not KEY=VALUE")
+        try:
+            values[key] = json.loads(text)
+        except json.JSONDecodeError:
+            values[key] = text
+    return values
+
+
+Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, again and again.")]
+Labels = Annotated[str | None, typer.Option(help="Labels; the gold corpus by default.")]
+RecipeName = Annotated[str, typer.Option(help="A recipe's name, or a path to a .yaml file.")]
+
+
+@app.command()
+def demo(labels: Labels = None, recipe: RecipeName = "tiny") -> None:
+    """Train, deploy, compare and promote on this machine."""
+    run_demo(home_from_environment(), labels=labels, recipe=recipe)
+
+
+@app.command("real-data")
+def real_data() -> None:
+    """Train and report on real Korean reviews."""
+    run_real_data(home_from_environment(), folder=os.environ.get("MATJIP_REAL_DATA"))
+
+
+def _run_for(home: Home, graph: str, run_id: str | None) -> RunRecord:
+    found = load_run(home, run_id, graph=None if run_id else graph)
+    if found is not None and found.graph == graph:
+        return found
+    if graph == "train-and-deploy":
+        return new_run(home, graph, train_arguments(home))
+    trained = found or load_run(home, None, graph="train-and-deploy")
+    if trained is None:
+        raise SettingsError("nothing has been deployed yet; run `make demo`, or the steps before")
+    return new_run(home, graph, compare_arguments(home, trained))
+
+
+@app.command()
+def step(
+    name: str,
+    run: Annotated[str | None, typer.Option(help="A run's id; the last one by default.")] = None,
+    given: Set = None,
+) -> None:
+    """Run one component by itself, on a run's artifacts."""
+    if name not in STEPS:
+        raise SettingsError(f"no step {name!r}; the steps are {sorted(STEPS)}")
+    home = home_from_environment()
+    graph_name, task = STEPS[name]
+    record = _run_for(home, graph_name, run)
+    graph = GRAPHS[graph_name](local_placement(source_digest()))
+    alone = one_step(graph, task, record, _settings(given or []))
+    run_graph(alone, {}, record, home, caching=False)
+    for key, value in record.steps[-1].outputs.items():
+        print(f"{key}: {value['uri'] if isinstance(value, dict) else value}")
+
+
+@app.command()
+def compile(  # noqa: A001  # the command is called so
+    placement: Annotated[Path, typer.Option(help="Images, resources and volumes.")] = PLACEMENT,
+    out: Annotated[Path, typer.Option(help="Folder for the compiled graphs.")] = Path(
+        "var/compiled"
+    ),
+) -> None:
+    """Compile both graphs for a cluster."""
+    for path in compile_graphs(placement, out):
+        print(path)
+
+
+@app.command()
+def submit(
+    host: Annotated[str, typer.Option(help="The Kubeflow Pipelines API, http(s)://…")],
+    placement: Annotated[Path, typer.Option()] = PLACEMENT,
+    recipe: RecipeName = "kr-electra",
+    given: Set = None,
+) -> None:
+    """Send train_and_deploy to a Kubeflow server."""
+    print(submit_graph(host, placement, recipe=recipe, given=_settings(given or [])))
+
+
+@app.command()
+def serve(
+    run: Annotated[str | None, typer.Option(help="A run's id; the last one by default.")] = None,
+    port: int = 8000,
+) -> None:
+    """Serve the last deployment on 127.0.0.1, until Ctrl-C."""
+    home = home_from_environment()
+    record = load_run(home, run, graph=None if run else "train-and-deploy")
+    if record is None:
+        raise SettingsError("nothing has been deployed yet; run `make demo` first")
+    deployment = record.artifact("deploy-challenger", "deployment") / "deployment.json"
+    print(f"http://127.0.0.1:{port}/docs", flush=True)
+    command = [sys.executable, "-m", "serving.app", "--deployment", str(deployment)]
+    environment = os.environ | {"MATJIP_STORE_URL": home.store_url}
+    os.execve(sys.executable, [*command, "--port", str(port)], environment)  # noqa: S606
+
+
+@app.command("mlflow")
+def open_mlflow(port: int = 5000) -> None:
+    """The tracking server's UI on 127.0.0.1, until Ctrl-C."""
+    home = home_from_environment()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--backend-store-uri", home.tracking_uri]
+    command += ["--default-artifact-root", str(home.folder("mlflow") / "artifacts")]
+    os.execve(sys.executable, command, dict(os.environ))  # noqa: S606
+
+
+def main() -> None:
+    """Run a command; what matjip refuses is told in one message, without a traceback."""
+    try:
+        app()
+    except MatjipError as error:
+        Console(stderr=True).print(f"{type(error).__name__}: {error}", style="red", markup=False)
+        raise SystemExit(1) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Texts in, the contract's predictions out: tokenise, window, batch, run, merge, decode.
+
+The one path that evaluation measures and the API serves.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from data.contract import Prediction
+from data.errors import ArtifactError
+from data.manifest import Manifest, read_manifest
+from serving.engines.protocol import Engine, Logits
+from serving.model_folder import MODEL_KIND, ModelSpec, read_spec
+from serving.predictions import ProbabilityArrays, probabilities, to_predictions
+from serving.windows import Windows, merge_windows, pad, special_token_id, split_into_windows
+
+TOKEN_BUDGET: Final = 1024
+"""Padded tokens of one batch: shared/facts tables put its padding at 1.017 of the real tokens."""
+
+
+def plan_batches(lengths: Sequence[int], token_budget: int) -> Iterator[NDArray[np.int64]]:
+    """Row numbers of each batch: rows sorted by length, as many as the padded budget holds."""
+    order = np.argsort(np.asarray(lengths), kind="stable")[::-1]
+    start = 0
+    while start < len(order):
+        rows = max(1, token_budget // int(lengths[int(order[start])]))
+        yield order[start : start + rows]
+        start += rows
+
+
+class Analyzer:
+    """A model folder with an engine around it. Safe to call from several threads at once."""
+
+    def __init__(self, tokenizer: Tokenizer, engine: Engine, spec: ModelSpec, manifest: Manifest):
+        """Wrap parts that belong together; ``load_analyzer`` does so from a folder."""
+        self.tokenizer = tokenizer
+        self._pad_id = special_token_id(tokenizer, "[PAD]")
+        self.engine = engine
+        self.spec = spec
+        self.manifest = manifest
+
+    def windows(self, texts: Sequence[str]) -> Windows:
+        """The windows that the texts are read in."""
+        return split_into_windows(
+            self.tokenizer,
+            texts,
+            max_tokens=self.spec.max_tokens,
+            overlap_tokens=self.spec.overlap_tokens,
+        )
+
+    def logits(self, windows: Windows, *, token_budget: int = TOKEN_BUDGET) -> Logits:
+        """Logits, one row per window, in the windows' order."""
+        order, parts = [], []
+        for rows in plan_batches([len(window) for window in windows.ids], token_budget):
+            order.append(rows)
+            parts.append(self.engine.run(*pad([windows.ids[row] for row in rows], self._pad_id)))
+        back = np.argsort(np.concatenate(order))
+        return Logits.concatenate(parts).take(back)
+
+    def probabilities(self, texts: Sequence[str]) -> ProbabilityArrays:
+        """Calibrated probabilities as arrays, one row per text."""
+        windows = self.windows(texts)
+        return probabilities(merge_windows(self.logits(windows), windows), self.spec.temperatures)
+
+    def analyze(self, texts: Sequence[str]) -> list[Prediction]:
+        """The contract's predictions, in the texts' order; an empty list for no texts.
+
+        Raises:
+            EngineError: the engine failed or answered with values that are not finite.
+        """
+        if not texts:
+            return []
+        windows = self.windows(texts)
+        arrays = probabilities(merge_windows(self.logits(windows), windows), self.spec.temperatures)
+        return to_predictions(arrays, windows.per_text, self.spec)
+
+
+def load_analyzer(folder: Path, *, threads: int = 1) -> Analyzer:
+    """Load a model folder, hashes checked, with the engine that its format names.
+
+    Args:
+        folder: a model folder (serving/model_folder.py).
+        threads: compute threads of the engine.
+
+    Raises:
+        ArtifactError: a file is missing or altered, or the format is not servable.
+        EngineError: the engine cannot load the graph.
+    """
+    manifest = read_manifest(folder, MODEL_KIND)
+    spec = read_spec(folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    engine: Engine
+    if spec.format in {"onnx-fp32", "onnx-int8"}:
+        from serving.engines.onnx_runtime import OnnxRuntimeEngine
+
+        engine = OnnxRuntimeEngine(folder / "model.onnx", threads=threads)
+    elif spec.format == "torch-fp32":
+        from serving.engines.pytorch import PytorchEngine
+
+        engine = PytorchEngine(folder, threads=threads)
+    else:
+        raise ArtifactError(f"no engine serves format {spec.format!r}; export the model to ONNX")
+    return Analyzer(tokenizer, engine, spec, manifest)

@@ -1,0 +1,155 @@
+"""A deployment: which models answer, with which share of the traffic, and on what evidence.
+
+It is a JSON file that the deploy step writes and the gateway reads once, when it starts. Its id is
+the hash of what it says, without when it was written and where the folders lie: the same models
+under the same shares are the same deployment on every machine.
+"""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self, get_args
+
+import orjson
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    computed_field,
+    field_validator,
+    model_validator,
+)
+
+from data.contract import Identifier
+from data.errors import ArtifactError, ExperimentError
+from data.manifest import canonical_digest, write_text_atomically
+
+BUCKETS: Final = 10_000
+"""Shares are counted in buckets, so a share has at most four decimals."""
+
+_ROUNDING: Final = 1e-6
+
+ArmName = Literal["champion", "challenger"]
+ARMS: Final[tuple[ArmName, ...]] = get_args(ArmName)
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Arm(BaseModel):
+    """One model and its share of the units."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    name: ArmName
+    model_name: Identifier
+    version: Identifier
+    folder: Path = Field(description="Model folder; a relative one starts at the deployment file.")
+    manifest_digest: Digest
+    evidence_id: Identifier
+    share: float = Field(ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _share_is_whole_buckets(self) -> Self:
+        if abs(self.share * BUCKETS - round(self.share * BUCKETS)) > _ROUNDING:
+            raise ValueError(
+                f"share={self.share!r} is finer than 1/{BUCKETS}; round it to 4 decimals"
+            )
+        return self
+
+
+class Deployment(BaseModel):
+    """Arms that answer side by side. Champion comes first, whatever order it was written in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    experiment_id: Identifier
+    salt: str = Field(min_length=8, max_length=200, repr=False)
+    arms: tuple[Arm, ...] = Field(min_length=1, max_length=2)
+    created_at: datetime
+
+    @field_validator("arms")
+    @classmethod
+    def _champion_first(cls, arms: tuple[Arm, ...]) -> tuple[Arm, ...]:
+        return tuple(sorted(arms, key=lambda arm: ARMS.index(arm.name)))
+
+    @model_validator(mode="after")
+    def _arms_fit_together(self) -> Self:
+        names = [arm.name for arm in self.arms]
+        if names.count("champion") != 1 or len(set(names)) != len(names):
+            raise ValueError(f"arms are {names!r}; name one champion and at most one challenger")
+        total = sum(round(arm.share * BUCKETS) for arm in self.arms)
+        if total != BUCKETS:
+            raise ValueError(f"shares add up to {total / BUCKETS!r}; make them add up to 1")
+        return self
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def deployment_id(self) -> str:
+        """32 hex digits: the hash of what this deployment says."""
+        said = {
+            "experiment_id": self.experiment_id,
+            "salt": self.salt,
+            "arms": [arm.model_dump(mode="json", exclude={"folder"}) for arm in self.arms],
+        }
+        return canonical_digest(said)[:32]
+
+    def arm(self, name: ArmName) -> Arm | None:
+        """The arm of that name, if there is one."""
+        return next((arm for arm in self.arms if arm.name == name), None)
+
+    def share(self, name: ArmName) -> float:
+        """The arm's share of the units; 0 if there is no such arm."""
+        arm = self.arm(name)
+        return arm.share if arm else 0.0
+
+
+def write_deployment(path: Path, deployment: Deployment) -> None:
+    """Write a deployment file, whole or not at all.
+
+    Raises:
+        ArtifactError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(path, deployment.model_dump_json(indent=2) + "\n")
+
+
+def read_deployment(path: Path) -> Deployment:
+    """Read a deployment file; relative folders are resolved against the file's own.
+
+    Raises:
+        ArtifactError: there is no such file.
+        ExperimentError: it is not a deployment, or its id is not that of its contents.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot read the deployment file {str(path)!r}: {error.strerror}; run the deploy step"
+        ) from error
+    try:
+        stored = orjson.loads(text)
+        said_id = stored.pop("deployment_id", None)
+        deployment = Deployment.model_validate_json(orjson.dumps(stored))
+    except (orjson.JSONDecodeError, AttributeError, TypeError) as error:
+        raise ExperimentError(
+            f"{str(path)!r} is not a JSON object; run the deploy step again"
+        ) from error
+    except ValidationError as error:
+        raise ExperimentError(
+            f"{str(path)!r} is not a deployment: {_plain(error)}; run the deploy step again"
+        ) from error
+    if said_id != deployment.deployment_id:
+        raise ExperimentError(
+            f"{str(path)!r} says deployment_id={said_id!r}, its contents hash to "
+            f"{deployment.deployment_id!r}; it was edited by hand: run the deploy step again"
+        )
+    here = path.parent.resolve()
+    arms = tuple(arm.model_copy(update={"folder": here / arm.folder}) for arm in deployment.arms)
+    return deployment.model_copy(update={"arms": arms})
+
+
+def _plain(error: ValidationError) -> str:
+    # pydantic's own text repeats the input, and with it the salt.
+    return "; ".join(
+        f"{'.'.join(map(str, line['loc'])) or 'deployment'}: {line['msg']}"
+        for line in error.errors()
+    )

@@ -1,0 +1,1 @@
+"""Inference engines, one file each, behind the Protocol of ``protocol.py``."""

@@ -1,0 +1,1 @@
+"""Assignment, exposures and outcomes, statistics and the verdict of an A/B comparison."""

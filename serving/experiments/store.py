@@ -1,0 +1,244 @@
+"""The store of exposures and outcomes: what was answered to whom, and how it turned out.
+
+SQLAlchemy 2 Core over SQLite (WAL, synchronous=FULL) or PostgreSQL (psycopg 3). Writing twice what
+was written before changes nothing, so a caller may always try again. No review text and no raw
+unit is stored: a text stands as its SHA-256, a unit as its salted hash.
+
+    exposures   event_id = hash(request_id, item): a request id is answered once, for ever
+    outcomes    an answer may have several; the latest counts
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import orjson
+import sqlalchemy as sa
+
+from data.contract import Sentiment
+from data.errors import ExperimentError
+from serving.deployment import ArmName
+from serving.experiments.tables import (
+    cause,
+    connect,
+    create_tables,
+    exposures,
+    insert_or_ignore,
+    outcomes,
+)
+from serving.experiments.units import UnitOutcomes, per_unit, unit_outcomes, versions_by_arm
+
+_IN_LIMIT: Final = 500
+
+FeedbackResult = Literal["stored", "duplicate", "unknown", "conflict"]
+
+
+class RequestIdReusedError(ExperimentError):
+    """A request id was answered before with another text, unit or deployment."""
+
+
+def exposure_event_id(request_id: str, item: int) -> str:
+    """32 hex digits, the same for the same item of the same request."""
+    return hashlib.sha256(f"{request_id}\0{item}".encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """One review that one arm answered. ``prediction`` is the answer's JSON, as it was sent."""
+
+    request_id: str
+    item: int
+    experiment_id: str
+    deployment_id: str
+    unit: str
+    arm: ArmName
+    model_version: str
+    text_sha256: str
+    prediction: bytes
+    latency_ms: float
+    created_at_us: int
+
+    def row(self) -> dict[str, Any]:
+        """The row of ``exposures``."""
+        return {
+            "event_id": exposure_event_id(self.request_id, self.item),
+            "request_id": self.request_id,
+            "item": self.item,
+            "experiment_id": self.experiment_id,
+            "deployment_id": self.deployment_id,
+            "unit": self.unit,
+            "arm": self.arm,
+            "model_version": self.model_version,
+            "text_sha256": self.text_sha256,
+            "prediction": orjson.Fragment(self.prediction),
+            "latency_ms": self.latency_ms,
+            "created_at_us": self.created_at_us,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """How one answer turned out: the true sentiment, or a reward from 0 to 1 (exactly one)."""
+
+    request_id: str
+    item: int
+    created_at_us: int
+    event_id: str | None = None
+    sentiment: Sentiment | None = None
+    reward: float | None = None
+
+    def key(self) -> str:
+        """The event id; without one, the same feedback sent again is the same event."""
+        if self.event_id is not None:
+            return self.event_id
+        said = self.sentiment if self.reward is None else repr(float(self.reward))
+        return hashlib.sha256(f"{self.request_id}\0{self.item}\0{said}".encode()).hexdigest()[:32]
+
+
+class ExperimentStore:
+    """The two tables. Every write is one transaction, on disk when the call returns."""
+
+    def __init__(self, url: str):
+        """Open the store, and make its tables where they are missing.
+
+        Raises:
+            ExperimentError: the database cannot be opened.
+        """
+        self.name = sa.make_url(url).render_as_string(hide_password=True)
+        try:
+            self._engine = connect(sa.make_url(url))
+            create_tables(self._engine)
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            raise ExperimentError(
+                f"cannot open the experiment store {self.name!r}: {cause(error)}; check "
+                "MATJIP_STORE_URL, and that the database is up and its disk has room"
+            ) from error
+        self._insert_exposures = insert_or_ignore(self._engine, exposures)
+        self._insert_outcomes = insert_or_ignore(self._engine, outcomes)
+
+    def write(
+        self, shown: Sequence[Exposure], feedback: Sequence[Feedback] = ()
+    ) -> list[FeedbackResult]:
+        """Commit exposures and feedback together; returns what became of each feedback.
+
+        Raises:
+            RequestIdReusedError: a request id was answered before with another text, unit or
+                deployment; nothing of this call is stored.
+            sqlalchemy.exc.SQLAlchemyError: the database refused; nothing of this call is stored.
+        """
+        with self._engine.begin() as connection:
+            self._write_exposures(connection, shown)
+            return self._write_feedback(connection, feedback)
+
+    def _write_exposures(self, connection: sa.Connection, shown: Sequence[Exposure]) -> None:
+        if not shown:
+            return
+        rows = [exposure.row() for exposure in shown]
+        written = connection.execute(
+            self._insert_exposures, rows, execution_options={"preserve_rowcount": True}
+        ).rowcount
+        if written == len(rows):
+            return
+        same = ("deployment_id", "unit", "text_sha256")
+        before = _by_event_id(connection, exposures, [row["event_id"] for row in rows], same)
+        for row in rows:
+            if any(before[row["event_id"]][name] != row[name] for name in same):
+                raise RequestIdReusedError(
+                    f"request id {row['request_id']!r} was answered before with another text, unit "
+                    "or deployment; send a new X-Request-Id"
+                )
+
+    def _write_feedback(
+        self, connection: sa.Connection, feedback: Sequence[Feedback]
+    ) -> list[FeedbackResult]:
+        if not feedback:
+            return []
+        answered = _by_event_id(
+            connection,
+            exposures,
+            [exposure_event_id(one.request_id, one.item) for one in feedback],
+            ("prediction",),
+        )
+        columns = ("request_id", "item", "reward", "label")
+        before = _by_event_id(connection, outcomes, [one.key() for one in feedback], columns)
+        results: list[FeedbackResult] = []
+        rows = []
+        for one in feedback:
+            answer = answered.get(exposure_event_id(one.request_id, one.item))
+            if answer is None:
+                results.append("unknown")
+                continue
+            said = _said(one, answer["prediction"])
+            stored = before.setdefault(one.key(), said)
+            if stored is said:
+                rows.append({"event_id": one.key(), "created_at_us": one.created_at_us, **said})
+                results.append("stored")
+            else:
+                results.append("duplicate" if stored == said else "conflict")
+        if rows:
+            connection.execute(self._insert_outcomes, rows)
+        return results
+
+    def exposures_with_outcomes(self, experiment_id: str, deployment_id: str) -> UnitOutcomes:
+        """Per unit and arm: answers, outcomes and mean reward, in order of first answer.
+
+        Where an answer has several outcomes, the latest counts.
+
+        Raises:
+            ExperimentError: the database cannot be read.
+        """
+        try:
+            with self._engine.connect() as connection:
+                rows = connection.execute(per_unit(experiment_id, deployment_id)).all()
+                versions = connection.execute(versions_by_arm(experiment_id, deployment_id)).all()
+        except sa.exc.SQLAlchemyError as error:
+            raise ExperimentError(
+                f"cannot read the experiment store {self.name!r}: {cause(error)}; try again"
+            ) from error
+        return unit_outcomes(rows, versions)
+
+    def counts(self) -> dict[str, int]:
+        """Rows of each table."""
+        with self._engine.connect() as connection:
+            return {
+                table.name: connection.execute(
+                    sa.select(sa.func.count()).select_from(table)
+                ).scalar_one()
+                for table in (exposures, outcomes)
+            }
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._engine.dispose()
+
+
+def _by_event_id(
+    connection: sa.Connection, table: sa.Table, event_ids: Sequence[str], columns: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """The named columns of the rows that exist, by event id."""
+    wanted = [table.c[name] for name in columns]
+    found: dict[str, dict[str, Any]] = {}
+    for start in range(0, len(event_ids), _IN_LIMIT):
+        some = event_ids[start : start + _IN_LIMIT]
+        rows = connection.execute(
+            sa.select(table.c.event_id, *wanted).where(table.c.event_id.in_(some))
+        )
+        for event_id, *values in rows:
+            found[event_id] = dict(zip(columns, values, strict=True))
+    return found
+
+
+def _said(feedback: Feedback, prediction: dict[str, Any]) -> dict[str, Any]:
+    """The columns of an outcome that decide whether two are the same."""
+    if feedback.sentiment is None:
+        reward, label = feedback.reward, None
+    else:
+        reward = float(prediction["sentiment"]["label"] == feedback.sentiment)
+        label = {"sentiment": feedback.sentiment}
+    return {
+        "request_id": feedback.request_id,
+        "item": feedback.item,
+        "reward": reward,
+        "label": label,
+    }

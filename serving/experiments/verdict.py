@@ -1,0 +1,296 @@
+"""The verdict: may the challenger become champion, must it go, or is it too early to say?
+
+Checks come before the comparison, in the order in which they would make it meaningless; only then
+is the anytime-valid interval read. So the schedule may ask as often as it likes.
+"""
+
+from typing import Final, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from scipy import stats
+
+from data.errors import ExperimentError
+from serving.deployment import ArmName, Deployment
+from serving.experiments.statistics import ConfidenceSequence, confidence_sequence, sample_ratio_p
+from serving.experiments.units import UnitOutcomes
+
+Decision = Literal["continue", "promote", "roll_back", "invalid"]
+Metric = Literal["sentiment_accuracy", "reward"]
+METRIC_WORDS: Final[dict[Metric, str]] = {
+    "sentiment_accuracy": "share of right sentiments",
+    "reward": "mean reward",
+}
+_PLOT_POINTS: Final = 200
+
+
+class DecisionRule(BaseModel):
+    """What was agreed before the experiment began."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: Metric = "sentiment_accuracy"
+    margin: float = Field(
+        default=0.0, ge=0.0, lt=1.0, description="Loss that is accepted; 0 asks for a gain."
+    )
+    alpha: float = Field(default=0.05, gt=0.0, lt=1.0)
+    min_exposures_per_arm: int = Field(
+        default=100, ge=30, description="Units too: the interval is silent before."
+    )
+    tuned_for_units: int = Field(
+        default=2_000, ge=1, description="Units at which the interval is narrowest."
+    )
+    srm_alpha: float = Field(default=0.001, gt=0.0, lt=1.0)
+    max_missing_share: float = Field(
+        default=0.05, ge=0.0, le=1.0, description="Answers that may lack an outcome."
+    )
+
+
+class SequencePoint(BaseModel):
+    """The interval after ``n`` units."""
+
+    model_config = ConfigDict(frozen=True)
+
+    n: int
+    estimate: float
+    low: float
+    high: float
+
+
+class Verdict(BaseModel):
+    """A decision, the sentence that explains it, and every figure it rests on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    decision: Decision
+    reason: str
+    experiment_id: str
+    deployment_id: str
+    rule: DecisionRule
+    exposures: dict[ArmName, int]
+    outcomes: dict[ArmName, int]
+    units: dict[ArmName, int]
+    means: dict[ArmName, float | None]
+    srm_p: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    margin: float
+    sequence: tuple[SequencePoint, ...] = ()
+
+    @model_validator(mode="after")
+    def _decided_on_an_interval(self) -> Self:
+        if self.decision in {"promote", "roll_back"} and (self.low is None or self.high is None):
+            raise ValueError(f"decision={self.decision!r} without an interval")
+        return self
+
+
+def decide(data: UnitOutcomes, deployment: Deployment, rule: DecisionRule) -> Verdict:
+    """Judge a deployment from what its store holds.
+
+    Args:
+        data: ``ExperimentStore.exposures_with_outcomes`` of this deployment.
+        deployment: whose shares the units were dealt by.
+        rule: margins and levels, agreed beforehand.
+
+    Raises:
+        ExperimentError: the deployment has no challenger, or gives an arm no share.
+    """
+    share = deployment.share("challenger")
+    if not 0.0 < share < 1.0:
+        raise ExperimentError(
+            f"deployment {deployment.deployment_id!r} gives the challenger a share of {share!r}; "
+            "a comparison needs both arms: deploy a challenger with a share between 0 and 1"
+        )
+    verdict = Verdict(
+        decision="invalid",
+        reason="not judged",
+        experiment_id=deployment.experiment_id,
+        deployment_id=deployment.deployment_id,
+        rule=rule,
+        exposures=_per_arm(data, data.exposures),
+        outcomes=_per_arm(data, data.outcomes),
+        units=_per_arm(data, np.ones(len(data.unit), dtype=np.int64)),
+        means=_means(data),
+        margin=rule.margin,
+    )
+    if not len(data.unit):
+        return _say(
+            verdict,
+            "invalid",
+            "Nobody was answered under this deployment, so there is nothing to judge. Check that "
+            "the gateway is up and writes to this store.",
+        )
+    verdict = verdict.model_copy(
+        update={
+            "srm_p": sample_ratio_p(
+                verdict.units["challenger"], len(data.unit), challenger_share=share
+            )
+        }
+    )
+    return (
+        _broken(verdict, data, deployment)
+        or _too_early(verdict, data)
+        or _judged(verdict, data, share)
+    )
+
+
+def _broken(verdict: Verdict, data: UnitOutcomes, deployment: Deployment) -> Verdict | None:
+    """Whatever makes the comparison meaningless, however much data there is."""
+    for name, versions in data.versions.items():
+        arm = deployment.arm(name)
+        expected = f"{arm.model_name}/{arm.version}" if arm else "no model"
+        strange = [version for version in versions if version != expected]
+        if strange:
+            return _say(
+                verdict,
+                "invalid",
+                f"The {name} should be {expected}, but {', '.join(strange)} answered too, so the "
+                "figures mix models. Start a new experiment.",
+            )
+    crossed = len(data.unit) - len(np.unique(data.unit))
+    if crossed:
+        return _say(
+            verdict,
+            "invalid",
+            f"{crossed} units were answered by both models, so their outcomes cannot be told "
+            "apart. Check that every gateway runs this deployment file, then start anew.",
+        )
+    if verdict.srm_p is not None and verdict.srm_p < verdict.rule.srm_alpha:
+        seen = verdict.units["challenger"] / len(data.unit)
+        return _say(
+            verdict,
+            "invalid",
+            f"The challenger got {seen:.1%} of the units instead of "
+            f"{deployment.share('challenger'):.1%}; chance does that once in "
+            f"{1 / max(verdict.srm_p, 1e-12):,.0f} experiments. Something loses or misplaces "
+            "traffic: find it before reading any result.",
+        )
+    if verdict.rule.metric == "sentiment_accuracy" and (data.labelled < data.outcomes).any():
+        bare = int((data.outcomes - data.labelled).sum())
+        return _say(
+            verdict,
+            "invalid",
+            f"{bare} outcomes are bare rewards, but the rule compares right sentiments. Send true "
+            "sentiments as feedback, or set the rule's metric to 'reward'.",
+        )
+    return None
+
+
+def _too_early(verdict: Verdict, data: UnitOutcomes) -> Verdict | None:
+    """Too little data, or outcomes that do not arrive."""
+    rule = verdict.rule
+    least = min(verdict.exposures.values())
+    if least < rule.min_exposures_per_arm:
+        return _say(
+            verdict,
+            "continue",
+            f"The smaller arm has {least} answers and the rule asks for "
+            f"{rule.min_exposures_per_arm}. Wait for more traffic.",
+        )
+    missing = 1.0 - sum(verdict.outcomes.values()) / sum(verdict.exposures.values())
+    if missing > rule.max_missing_share:
+        return _say(
+            verdict,
+            "invalid",
+            f"{missing:.1%} of the answers have no outcome and the rule allows "
+            f"{rule.max_missing_share:.1%}. Feedback is lost or late: mend it, then judge.",
+        )
+    gaps = [
+        [verdict.outcomes[name], verdict.exposures[name] - verdict.outcomes[name]]
+        for name in verdict.exposures
+    ]
+    if missing and stats.fisher_exact(gaps).pvalue < rule.srm_alpha:
+        return _say(
+            verdict,
+            "invalid",
+            "Outcomes go missing more often for one model than for the other, which bends the "
+            f"comparison (outcomes {verdict.outcomes!r}, answers {verdict.exposures!r}). Find out "
+            "why before reading any result.",
+        )
+    units = _per_arm(data, (data.outcomes > 0).astype(np.int64))
+    if min(units.values()) < rule.min_exposures_per_arm:
+        return _say(
+            verdict,
+            "continue",
+            f"The smaller arm has outcomes of {min(units.values())} units and the rule asks for "
+            f"{rule.min_exposures_per_arm}. Wait for more traffic.",
+        )
+    return None
+
+
+def _judged(verdict: Verdict, data: UnitOutcomes, share: float) -> Verdict:
+    rule = verdict.rule
+    known = data.outcomes > 0
+    sequence = confidence_sequence(
+        data.challenger[known],
+        data.reward[known],
+        challenger_share=share,
+        alpha=rule.alpha,
+        tuned_for_units=rule.tuned_for_units,
+        burn_in=rule.min_exposures_per_arm,
+    )
+    low, high = float(sequence.low[-1]), float(sequence.high[-1])
+    difference = float(sequence.estimate[-1])
+    verdict = verdict.model_copy(
+        update={
+            "difference": difference,
+            "low": low,
+            "high": high,
+            "sequence": _thinned(sequence),
+        }
+    )
+    found = (
+        f"The challenger's {METRIC_WORDS[rule.metric]} differs from the champion's by "
+        f"{difference:+.3f} ({1 - rule.alpha:.0%} interval, valid at every look: {low:+.3f} to "
+        f"{high:+.3f})"
+    )
+    if rule.margin:
+        bar = f"the accepted loss of {rule.margin:.3f}"
+        better, worse = f"any loss is smaller than {bar}", f"the loss is larger than {bar}"
+    else:
+        better, worse = "it is better", "it is worse"
+    if low > -rule.margin:
+        return _say(verdict, "promote", f"{found}: {better}. Promote it.")
+    if high < -rule.margin:
+        return _say(verdict, "roll_back", f"{found}: {worse}. Roll it back.")
+    return _say(
+        verdict, "continue", f"{found}: too wide to say whether {better}. Collect more outcomes."
+    )
+
+
+def _say(verdict: Verdict, decision: Decision, reason: str) -> Verdict:
+    # Through the constructor, so that the figures are checked once more.
+    return Verdict.model_validate(dict(verdict) | {"decision": decision, "reason": reason})
+
+
+def _per_arm(data: UnitOutcomes, values: NDArray[np.int64]) -> dict[ArmName, int]:
+    return {
+        "champion": int(values[~data.challenger].sum()),
+        "challenger": int(values[data.challenger].sum()),
+    }
+
+
+def _means(data: UnitOutcomes) -> dict[ArmName, float | None]:
+    known = data.outcomes > 0
+    sides: dict[ArmName, NDArray[np.float64]] = {
+        "champion": data.reward[known & ~data.challenger],
+        "challenger": data.reward[known & data.challenger],
+    }
+    return {name: float(some.mean()) if some.size else None for name, some in sides.items()}
+
+
+def _thinned(sequence: ConfidenceSequence) -> tuple[SequencePoint, ...]:
+    """At most 200 points for a plot, even on a logarithmic scale, the last one always."""
+    last = len(sequence.n)
+    chosen = np.unique(np.geomspace(1, last, min(last, _PLOT_POINTS)).round().astype(np.int64)) - 1
+    return tuple(
+        SequencePoint(
+            n=int(sequence.n[i]),
+            estimate=float(sequence.estimate[i]),
+            low=float(sequence.low[i]),
+            high=float(sequence.high[i]),
+        )
+        for i in chosen
+    )

@@ -1,0 +1,69 @@
+"""The folder of one classifier, the same for training, registry and serving.
+
+model_spec.json   how to read texts and outputs (this module)
+tokenizer.json    the tokenizer, as the `tokenizers` library writes it
+model.onnx        onnx formats: the graph that ONNX Runtime serves
+tensorrt.onnx     onnx fp32 only: the dynamo export that TensorRT and OpenVINO take
+config.json, model.safetensors   torch format: architecture and weights
+manifest.json     sizes and hashes of all of it (data/manifest.py)
+"""
+
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data.contract import EMOTIONS, INTENSITIES, SENTIMENTS, Emotion, Intensity, Sentiment
+from data.errors import ArtifactError
+from data.manifest import write_text_atomically
+
+SPEC_NAME: Final = "model_spec.json"
+MODEL_KIND: Final = "sentiment_model"
+ModelFormat = Literal["torch-fp32", "onnx-fp32", "onnx-int8"]
+
+
+class Temperatures(BaseModel):
+    """Divisors of each head's logits, fitted on validation data; 1 is uncalibrated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sentiment: float = Field(default=1.0, gt=0)
+    intensity: float = Field(default=1.0, gt=0)
+    emotions: float = Field(default=1.0, gt=0)
+    aspects: float = Field(default=1.0, gt=0)
+
+
+class ModelSpec(BaseModel):
+    """How a classifier reads texts, and how its outputs are read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    contract_version: str
+    format: ModelFormat
+    architecture: str
+    max_tokens: int = Field(ge=8, description="Tokens of one window, [CLS] and [SEP] included.")
+    overlap_tokens: int = Field(ge=0, description="Tokens that two windows of a long text share.")
+    id2sentiment: dict[int, Sentiment] = dict(enumerate(SENTIMENTS))
+    id2intensity: dict[int, Intensity] = dict(enumerate(INTENSITIES))
+    temperatures: Temperatures = Temperatures()
+    emotion_thresholds: dict[Emotion, float] = dict.fromkeys(EMOTIONS, 0.5)
+
+
+def read_spec(folder: Path) -> ModelSpec:
+    """Read a model folder's spec.
+
+    Raises:
+        ArtifactError: there is none, or it is not one.
+    """
+    path = folder / SPEC_NAME
+    try:
+        return ModelSpec.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ArtifactError(
+            f"{str(path)!r} is not a model spec: {error}; export the model again"
+        ) from error
+
+
+def write_spec(folder: Path, spec: ModelSpec) -> None:
+    """Write a model folder's spec."""
+    write_text_atomically(folder / SPEC_NAME, spec.model_dump_json(indent=2) + "\n")

@@ -1,0 +1,330 @@
+"""From the registry to the gateway and back: deploy the challenger, then act on the verdict."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from data.errors import ExperimentError, RegistryError
+from data.manifest import canonical_digest, write_json, write_manifest
+from serving.aliases import move_alias, read_ledger
+from serving.deployment import ARMS, Arm, ArmName, Deployment, write_deployment
+from serving.evidence import ROLLED_BACK_TAG, Evidence
+from serving.registry import Metric, Registry, ResolvedVersion, locked, log_run, reported
+from serving.versions import download, get_version, resolve
+
+DEPLOYMENT_KIND: Final = "deployment"
+PROMOTION_KIND: Final = "promotion"
+Decision = Literal["continue", "promote", "roll_back", "invalid"]
+
+
+class Verdict(BaseModel):
+    """What an experiment decided, and from what."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    decision: Decision
+    reason: str = Field(min_length=1)
+    deployment_id: str
+    artifact_digest: str = Field(description="Manifest digest of the comparison that decided.")
+
+
+class Promotion(BaseModel):
+    """promotion.json: what the verdict did to the aliases."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Literal["ok", "skipped"]
+    decision: Decision
+    reason: str
+    deployment_id: str
+    champion_before: str
+    champion: str | None
+    challenger: str | None
+    run_id: str
+
+
+def deploy_challenger(
+    registry: Registry,
+    *,
+    name: str,
+    share: float,
+    work: Path,
+    out: Path,
+    salt: str | None = None,
+) -> Deployment:
+    """Resolve both aliases once, fetch both models with hashes checked, and write the deployment.
+
+    The artifact holds the models, so it can be served where there is no registry. Without a
+    challenger the champion takes all, and the manifest says ``status: skipped`` and why.
+
+    Args:
+        registry: where from.
+        name: the registered model.
+        share: the challenger's share of the units, 0 to 1, four decimals.
+        work: folder that keeps fetched models from one run to the next.
+        out: folder of the artifact: ``deployment.json``, ``models/``.
+        salt: decides which unit goes to which arm; by default it follows from the two versions.
+
+    Raises:
+        RegistryError: there is no champion, a model is not what was registered, or MLflow is away.
+        ExperimentError: the share is not one.
+    """
+    if not 0.0 <= share <= 1.0:
+        raise ExperimentError(f"share={share!r} is not a share of the traffic; give 0 to 1")
+    with locked(registry):  # both aliases as they stand at one moment
+        champion = resolve(registry, name, "champion")
+        challenger = resolve(registry, name, "challenger")
+    if champion is None:
+        raise RegistryError(
+            f"{name!r} has no champion in {registry.uri!r}: no model has passed its gate yet; "
+            "register one that does"
+        )
+    arms = [_arm(registry, "champion", champion, 1.0 - share if challenger else 1.0, work, out)]
+    if challenger is not None:
+        arms.append(_arm(registry, "challenger", challenger, share, work, out))
+    identity = canonical_digest([[arm.name, arm.evidence_id] for arm in arms])
+    deployment = Deployment(
+        experiment_id=f"{name}-{'-vs-'.join(arm.version for arm in reversed(arms))}",
+        salt=salt or identity[:32],
+        arms=tuple(arms),
+        created_at=datetime.now(UTC),
+    )
+    write_deployment(out / "deployment.json", deployment)
+    write_manifest(
+        out,
+        DEPLOYMENT_KIND,
+        {
+            "deployment_id": deployment.deployment_id,
+            "experiment_id": deployment.experiment_id,
+            "shares": {arm.name: arm.share for arm in arms},
+            "versions": {arm.name: arm.version for arm in arms},
+            "status": "ok" if challenger else "skipped",
+            "reason": ""
+            if challenger
+            else f"no version of {name!r} is its challenger; the champion answers alone",
+        },
+    )
+    return deployment
+
+
+def _arm(
+    registry: Registry,
+    arm: ArmName,
+    version: ResolvedVersion,
+    share: float,
+    work: Path,
+    out: Path,
+) -> Arm:
+    fetched = download(registry, version, work)
+    inside = out / "models" / fetched.name
+    if not inside.is_dir():
+        inside.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(fetched, inside, copy_function=_link_or_copy)
+    return Arm(
+        name=arm,
+        model_name=version.name,
+        version=version.version,
+        folder=inside.relative_to(out),
+        manifest_digest=version.tags["manifest_digest"],
+        evidence_id=version.tags["evidence_id"],
+        share=round(share, 4),
+    )
+
+
+def _link_or_copy(source: str, target: str) -> str:
+    # Weights are large and never written again, so a second name for them is enough.
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target
+
+
+def promote_model(
+    registry: Registry,
+    *,
+    verdict: Verdict,
+    deployment: Deployment,
+    experiment: str,
+    metrics: Mapping[str, Metric],
+    artifacts: Mapping[str, Path],
+    out: Path,
+) -> Promotion:
+    """Log the verdict to MLflow and do what it says: once, however often it is called.
+
+    ``promote`` makes the challenger the champion, if the champion is still the one it was compared
+    with, and ends the challenger. ``roll_back`` ends the challenger and marks its version.
+    ``continue`` and ``invalid`` change nothing.
+
+    Args:
+        registry: where.
+        verdict: what was decided, about this deployment.
+        deployment: what was compared.
+        experiment: MLflow's experiment for verdicts.
+        metrics: the comparison's figures.
+        artifacts: its files, as for ``log_run``.
+        out: folder of the artifact: ``promotion.json``.
+
+    Raises:
+        ExperimentError: the verdict is about another deployment, or about one without challenger.
+        RegistryError: an alias was moved meanwhile, the evidence does not fit, or MLflow is away.
+    """
+    if verdict.deployment_id != deployment.deployment_id:
+        raise ExperimentError(
+            f"the verdict is about deployment {verdict.deployment_id!r}, given was "
+            f"{deployment.deployment_id!r}; pass the deployment that was compared"
+        )
+    champion, challenger = deployment.arm("champion"), deployment.arm("challenger")
+    if champion is None or (challenger is None and verdict.decision in {"promote", "roll_back"}):
+        raise ExperimentError(
+            f"verdict {verdict.decision!r} needs a champion and a challenger, deployment "
+            f"{deployment.deployment_id!r} has {[arm.name for arm in deployment.arms]!r}; deploy "
+            "a challenger and compare again"
+        )
+    run_id = _log_verdict(registry, verdict, deployment, experiment, metrics, artifacts)
+    if challenger is not None and verdict.decision == "promote":
+        _promote(registry, verdict, champion, challenger)
+    elif challenger is not None and verdict.decision == "roll_back":
+        _roll_back(registry, verdict, champion, challenger)
+    now = {alias: resolve(registry, champion.model_name, alias) for alias in ARMS}
+    promotion = Promotion(
+        status="ok" if verdict.decision in {"promote", "roll_back"} else "skipped",
+        decision=verdict.decision,
+        reason=verdict.reason,
+        deployment_id=deployment.deployment_id,
+        champion_before=champion.version,
+        champion=_number(now["champion"]),
+        challenger=_number(now["challenger"]),
+        run_id=run_id,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "promotion.json", promotion.model_dump(mode="json"))
+    write_manifest(out, PROMOTION_KIND, promotion.model_dump(mode="json"))
+    return promotion
+
+
+def _log_verdict(
+    registry: Registry,
+    verdict: Verdict,
+    deployment: Deployment,
+    experiment: str,
+    metrics: Mapping[str, Metric],
+    artifacts: Mapping[str, Path],
+) -> str:
+    return log_run(
+        registry,
+        experiment=experiment,
+        run_name=f"{verdict.decision}-{deployment.deployment_id[:8]}",
+        params={f"{arm.name}_version": arm.version for arm in deployment.arms}
+        | {f"{arm.name}_share": arm.share for arm in deployment.arms},
+        metrics=metrics,
+        tags={
+            "decision": verdict.decision,
+            "reason": verdict.reason,
+            "deployment_id": deployment.deployment_id,
+            "experiment_id": deployment.experiment_id,
+            "evidence_digest": verdict.artifact_digest,
+        },
+        artifacts=artifacts,
+        idempotency_key=f"verdict:{verdict.artifact_digest}",
+    )
+
+
+def _promote(registry: Registry, verdict: Verdict, champion: Arm, challenger: Arm) -> None:
+    evidence = _evidence(verdict, champion, challenger)
+    move_alias(
+        registry,
+        champion.model_name,
+        "champion",
+        challenger.version,
+        evidence=evidence,
+        expected_version=champion.version,
+    )
+    _end_challenger(registry, evidence, challenger)
+
+
+def _roll_back(registry: Registry, verdict: Verdict, champion: Arm, challenger: Arm) -> None:
+    now = resolve(registry, champion.model_name, "champion")
+    if now is not None and now.version == challenger.version:
+        raise RegistryError(
+            f"version {challenger.version!r} shall be rolled back, but it is the champion: it was "
+            "promoted meanwhile; restore the earlier champion by hand (mlflow/README.md)"
+        )
+    _end_challenger(registry, _evidence(verdict, champion, challenger), challenger)
+    with reported(registry, f"mark version {challenger.version!r} as rolled back"):
+        registry.client.set_model_version_tag(
+            challenger.model_name, challenger.version, ROLLED_BACK_TAG, verdict.deployment_id
+        )
+
+
+def _end_challenger(registry: Registry, evidence: Evidence, challenger: Arm) -> None:
+    """Take the alias away, unless a newer challenger has it by now or this was done before."""
+    name = challenger.model_name
+    with locked(registry):
+        now = resolve(registry, name, "challenger")
+        done = any(
+            entry.alias == "challenger"
+            and entry.to_version is None
+            and entry.evidence == evidence
+            and entry.phase == "moved"
+            for entry in read_ledger(registry, name)
+        )
+        if done or (now is not None and now.version != challenger.version):
+            return
+        move_alias(
+            registry,
+            name,
+            "challenger",
+            None,
+            evidence=evidence,
+            expected_version=challenger.version,
+        )
+
+
+def _evidence(verdict: Verdict, champion: Arm, challenger: Arm) -> Evidence:
+    return Evidence(
+        kind="verdict",
+        decision="promote" if verdict.decision == "promote" else "roll_back",
+        evidence_id=challenger.evidence_id,
+        artifact_digest=verdict.artifact_digest,
+        reason=verdict.reason,
+        deployment_id=verdict.deployment_id,
+        champion_version=champion.version,
+        challenger_version=challenger.version,
+    )
+
+
+def _number(found: ResolvedVersion | None) -> str | None:
+    return None if found is None else found.version
+
+
+def restore_champion(
+    registry: Registry, *, name: str, version: str, reason: str, ticket: str
+) -> None:
+    """Bring back an earlier champion, by a person's decision; it is put on record with the reason.
+
+    Raises:
+        RegistryError: the version was never champion, or MLflow is away.
+    """
+    earlier = get_version(registry, name, version)
+    with locked(registry):
+        now = resolve(registry, name, "champion")
+        move_alias(
+            registry,
+            name,
+            "champion",
+            version,
+            evidence=Evidence(
+                kind="restore",
+                decision="restore",
+                evidence_id=earlier.tags.get("evidence_id", ""),
+                artifact_digest=ticket,
+                reason=reason,
+            ),
+            expected_version=_number(now),
+        )

@@ -1,0 +1,69 @@
+"""The gateway's settings, from environment variables ``MATJIP_<FIELD>``; read only when called."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data.errors import SettingsError
+
+PREFIX: Final = "MATJIP_"
+_TYPO_LIKENESS: Final = 0.88
+
+
+class ServingSettings(BaseModel):
+    """What the gateway allows itself and its callers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8080, ge=0, le=65_535, description="0 takes any free port.")
+    store_url: str = Field(
+        default="sqlite:///var/serving/experiments.db",
+        pattern=r"^(sqlite|postgresql(\+psycopg)?)://",
+        repr=False,
+        description="sqlite:///path/to/file.db, or postgresql://user:password@host/database.",
+    )
+    max_body_bytes: int = Field(default=1_048_576, ge=1_024)
+    max_reviews: int = Field(default=64, ge=1, le=1_000, description="Reviews of one request.")
+    workers: int = Field(default=1, ge=1, le=64, description="Threads that run the engines.")
+    engine_threads: int = Field(default=1, ge=1, le=256, description="Threads inside one engine.")
+    max_waiting: int = Field(
+        default=64, ge=0, description="Requests that may wait beside the ones being worked on."
+    )
+    store_queue: int = Field(
+        default=1_024, ge=1, description="Writes that may wait for the store's next commit."
+    )
+    body_timeout_s: float = Field(default=10.0, gt=0, description="For a request's body to arrive.")
+    shutdown_timeout_s: int = Field(default=20, ge=1, description="For open requests to finish.")
+
+
+def read_settings(environment: Mapping[str, str]) -> ServingSettings:
+    """Settings from ``MATJIP_*`` variables; the caller passes ``os.environ``.
+
+    Variables of the same prefix that belong to other parts are left alone, but one that is nearly a
+    setting's name is taken for a typing error.
+
+    Raises:
+        SettingsError: every wrong variable, all in one message.
+    """
+    names = {f"{PREFIX}{field.upper()}": field for field in ServingSettings.model_fields}
+    problems = [
+        f"{name} is not a setting; did you mean {near}?"
+        for name in sorted(environment)
+        if name.startswith(PREFIX) and name not in names
+        for near in difflib.get_close_matches(name, names, n=1, cutoff=_TYPO_LIKENESS)
+    ]
+    given = {field: environment[name] for name, field in names.items() if name in environment}
+    try:
+        settings = ServingSettings.model_validate(given)
+    except ValidationError as error:
+        for line in error.errors():
+            field = str(line["loc"][0])
+            # A store URL may hold a password, so its value is never repeated.
+            shown = "its value" if field == "store_url" else repr(line["input"])
+            problems.append(f"{PREFIX}{field.upper()}: {shown}: {line['msg']}")
+    if problems:
+        raise SettingsError("wrong settings; mend or unset them: " + "; ".join(problems))
+    return settings

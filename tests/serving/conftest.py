@@ -1,0 +1,177 @@
+"""Real parts made small: an untrained ELECTRA as an ONNX folder, and a gateway in a process."""
+
+import functools
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from data.contract import CONTRACT_VERSION
+from data.manifest import write_manifest
+from serving.deployment import Arm, Deployment, write_deployment
+from serving.model_folder import MODEL_KIND, ModelSpec, write_spec
+
+WORDS = ["맛", "##있", "##어요", "별", "##로", "불친절", "친절", "국물", "존맛", "대기", "!", "."]
+MakeModel = Callable[[str, int], Path]
+
+
+def write_tiny_model(folder: Path, seed: int) -> Path:
+    """A model folder with random weights; another seed is another model."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import ElectraConfig
+
+    from serving.encoder import MultiTaskElectra
+
+    folder.mkdir(parents=True)
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    vocab = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    config = ElectraConfig(
+        vocab_size=len(tokens),
+        embedding_size=16,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        attn_implementation="eager",
+    )
+    model = MultiTaskElectra(config).eval()
+    torch.nn.init.normal_(model.sentiment_head.weight, std=2.0)
+    example = torch.tensor([[2, 5, 6, 3], [2, 8, 3, 0]])
+    names = ["sentiment", "intensity", "emotions", "aspects"]
+    inputs = ["input_ids", "attention_mask"]
+    axes = {name: {0: "batch", 1: "tokens"} for name in inputs}
+    torch.onnx.export(
+        model,
+        (example, (example != 0).long()),
+        str(folder / "model.onnx"),
+        dynamo=False,
+        opset_version=17,
+        input_names=inputs,
+        output_names=names,
+        dynamic_axes=axes | {name: {0: "batch"} for name in names},
+    )
+    write_spec(
+        folder,
+        ModelSpec(
+            contract_version=CONTRACT_VERSION,
+            format="onnx-fp32",
+            architecture="electra",
+            max_tokens=32,
+            overlap_tokens=8,
+        ),
+    )
+    write_manifest(folder, MODEL_KIND, {"seed": seed})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two different models, by arm."""
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        "champion": write_tiny_model(folder / "champion", 1),
+        "challenger": write_tiny_model(folder / "challenger", 2),
+    }
+
+
+@pytest.fixture(scope="session")
+def deployment(tiny_models: dict[str, Path]) -> Deployment:
+    """Champion and challenger, half each."""
+    from data.manifest import read_manifest
+
+    return Deployment(
+        experiment_id="spine-test",
+        salt="a salt for tests",
+        created_at=datetime(2026, 11, 22, tzinfo=UTC),
+        arms=tuple(
+            Arm(
+                name=name,
+                model_name="sentiment",
+                version=version,
+                folder=tiny_models[name],
+                manifest_digest=read_manifest(tiny_models[name]).digest,
+                evidence_id=f"evidence-{version}",
+                share=0.5,
+            )
+            for name, version in (("champion", "1"), ("challenger", "2"))
+        ),
+    )
+
+
+class RunningGateway:
+    """A gateway in its own process."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", url: str, log: Path):
+        self.process = process
+        self.url = url
+        self.log = log
+
+    def wait_ready(self, timeout_s: float = 60.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            try:
+                if httpx.get(f"{self.url}/health", timeout=2.0).status_code == 200:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.05)
+        raise RuntimeError(f"the gateway did not start:\n{self.log.read_text()}")
+
+
+StartGateway = Callable[..., AbstractContextManager[RunningGateway]]
+
+
+@pytest.fixture(scope="session")
+def run_gateway() -> StartGateway:
+    """Starts `python -m serving.app` on a free port, and stops it."""
+
+    @contextmanager
+    def start(folder: Path, deployment: Deployment, **settings: object) -> Iterator[RunningGateway]:
+        path = folder / "deployment.json"
+        write_deployment(path, deployment)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        given = {"store_url": f"sqlite:///{folder / 'store.db'}"} | settings
+        environment = dict(os.environ) | {"OMP_NUM_THREADS": "1"}
+        environment |= {f"MATJIP_{name.upper()}": str(value) for name, value in given.items()}
+        log = folder / "gateway.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "serving.app", "--deployment", path, "--port", str(port)],
+                env=environment,
+                stdout=output,
+                stderr=output,
+            )
+        gateway = RunningGateway(process, f"http://127.0.0.1:{port}", log)
+        try:
+            gateway.wait_ready()
+            yield gateway
+        finally:
+            process.terminate()
+            process.wait(30)
+
+    return start
+
+
+@pytest.fixture
+def start_gateway(run_gateway: StartGateway, tmp_path: Path) -> StartGateway:
+    """A gateway of this test's own; its store is `tmp_path / "store.db"`."""
+    return functools.partial(run_gateway, tmp_path)

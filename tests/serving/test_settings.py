@@ -1,0 +1,46 @@
+import pytest
+from pydantic import ValidationError
+
+from data.errors import SettingsError
+from serving.settings import ServingSettings, read_settings
+
+
+def test_the_defaults_listen_at_home_only():
+    settings = read_settings({"PATH": "/bin"})
+    assert settings == ServingSettings()
+    assert settings.host == "127.0.0.1"
+
+
+def test_values_are_read():
+    settings = read_settings({"MATJIP_PORT": "9000", "MATJIP_STORE_URL": "postgresql://u@h/d"})
+    assert settings.port == 9000
+    assert settings.store_url == "postgresql://u@h/d"
+
+
+def test_every_wrong_value_is_named_at_once_and_no_password_is_shown():
+    with pytest.raises(SettingsError) as refused:
+        read_settings(
+            {
+                "MATJIP_PORT": "ninety",
+                "MATJIP_MAX_REVIEWS": "0",
+                "MATJIP_STORE_URL": "mysql://u:secret@h/d",
+                "MATJIP_MAX_REVEIWS": "5",
+            }
+        )
+    said = str(refused.value)
+    for part in ("MATJIP_PORT: 'ninety'", "MATJIP_MAX_REVIEWS: '0'", "MATJIP_STORE_URL"):
+        assert part in said
+    assert "did you mean MATJIP_MAX_REVIEWS" in said
+    assert "secret" not in said
+
+
+def test_other_parts_variables_are_left_alone():
+    environment = {"MATJIP_TEST_POSTGRES_URL": "x", "MATJIP_DEMO": "y"}
+    assert read_settings(environment) == ServingSettings()
+
+
+def test_settings_do_not_change_and_do_not_show_the_store():
+    settings = ServingSettings(store_url="postgresql://u:secret@h/d")
+    assert "secret" not in repr(settings)
+    with pytest.raises(ValidationError):
+        settings.port = 1  # type: ignore[misc]

@@ -1,0 +1,1 @@
+"""What makes a model: fine-tuning, export, quantisation, evaluation, gates, registration."""

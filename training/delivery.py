@@ -1,0 +1,193 @@
+"""The steps between a trained model and the traffic, from folders and addresses.
+
+evaluate → gate → register → deploy … compare → promote. Each function is what one component calls:
+it connects to the registry, reads the artifacts it is given, and leaves a sealed folder.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from data.manifest import Manifest, read_manifest
+from serving.deployment import read_deployment
+from serving.promotion import Verdict
+from serving.promotion import deploy_challenger as deploy
+from serving.promotion import promote_model as promote
+from serving.registry import connect
+from serving.versions import download, resolve
+from training.comparison import COMPARISON_KIND
+from training.evaluation.evaluation import EVALUATION_KIND, evaluate_models
+from training.gate import GatePolicy, gate
+from training.recipe import Recipe
+from training.registration import register_model as register
+
+CANDIDATE: Final = "candidate"
+PARENT: Final = "parent"
+CHAMPION: Final = "champion"
+EXPERIMENT: Final = "matjip"
+
+
+class EvaluationSettings(BaseModel):
+    """How an evaluation is run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = 0
+    resamples: int = Field(default=2000, ge=100)
+    threads: int = Field(default=1, ge=1, description="Of each engine; speed is read at 1.")
+
+
+def evaluate_candidate(
+    split: Path,
+    *,
+    exported: Path,
+    quantized: Path,
+    tracking_uri: str,
+    model_name: str,
+    settings: EvaluationSettings,
+    out: Path,
+) -> Manifest:
+    """Measure the INT8 candidate, its fp32 parent and the champion, if there is one.
+
+    Raises:
+        RegistryError: the champion cannot be asked for or fetched.
+        ArtifactError: an input is missing or altered.
+    """
+    registry = connect(tracking_uri)
+    champion = resolve(registry, model_name, "champion")
+    models = {CANDIDATE: quantized, PARENT: exported}
+    with tempfile.TemporaryDirectory() as fetched:
+        if champion is not None:
+            models[CHAMPION] = download(registry, champion, Path(fetched))
+        return evaluate_models(
+            split,
+            models,
+            out,
+            seed=settings.seed,
+            resamples=settings.resamples,
+            threads=settings.threads,
+            reference=PARENT,
+        )
+
+
+def evaluate_held_out(
+    split: Path,
+    *,
+    reviews: Path,
+    candidate: Path,
+    parent: Path,
+    settings: EvaluationSettings,
+    out: Path,
+) -> Manifest:
+    """Measure a candidate and its parent on a validated folder that no part of them came from.
+
+    Raises:
+        LeakageError: a review of ``reviews`` stands in the split's training part by its id.
+        ArtifactError: an input is missing or altered.
+    """
+    return evaluate_models(
+        split,
+        {CANDIDATE: candidate, PARENT: parent},
+        out,
+        held_out=reviews,
+        seed=settings.seed,
+        resamples=settings.resamples,
+        threads=settings.threads,
+        reference=PARENT,
+    )
+
+
+def gate_candidate(evaluation: Path, out: Path, *, policy: GatePolicy, recipe: Recipe) -> Manifest:
+    """Judge what ``evaluate_candidate`` measured.
+
+    Raises:
+        GateError: a model, metric or slice is missing.
+    """
+    measured = read_manifest(evaluation, EVALUATION_KIND).facts["models"]
+    return gate(
+        evaluation,
+        out,
+        policy=policy,
+        candidate=CANDIDATE,
+        parent=PARENT,
+        champion=CHAMPION if CHAMPION in measured else None,
+        pretrained=recipe.encoder.pretrained is not None,
+    )
+
+
+def register_candidate(
+    tracking_uri: str,
+    model_name: str,
+    *,
+    validated: Path,
+    split: Path,
+    exported: Path,
+    quantized: Path,
+    evaluation: Path,
+    gate: Path,
+    recipe: Recipe,
+    out: Path,
+) -> Manifest:
+    """Register parent and candidate with their evidence; aliases follow the gate.
+
+    Raises:
+        RegistryError: MLflow refused or went away, or the artifacts do not belong together.
+    """
+    register(
+        connect(tracking_uri),
+        name=model_name,
+        experiment=EXPERIMENT,
+        parent=exported,
+        candidate=quantized,
+        snapshot=validated,
+        split=split,
+        evaluation=evaluation,
+        gate=gate,
+        recipe=recipe,
+        out=out,
+    )
+    return read_manifest(out)
+
+
+def deploy_candidate(
+    tracking_uri: str, model_name: str, *, challenger_share: float, models: Path, out: Path
+) -> Manifest:
+    """Fetch champion and challenger and write the deployment that the gateway serves.
+
+    Raises:
+        RegistryError: there is no champion, or a model is not what was registered.
+    """
+    deploy(connect(tracking_uri), name=model_name, share=challenger_share, work=models, out=out)
+    return read_manifest(out)
+
+
+def promote_candidate(
+    tracking_uri: str, *, comparison: Path, deployment: Path, out: Path
+) -> Manifest:
+    """Carry a comparison's verdict out.
+
+    Raises:
+        ExperimentError: the verdict is about another deployment.
+        RegistryError: an alias was moved meanwhile, or MLflow is away.
+    """
+    manifest = read_manifest(comparison, COMPARISON_KIND)
+    decided = json.loads((comparison / "verdict.json").read_bytes())
+    figures = ("srm_p", "difference", "low", "high")
+    promote(
+        connect(tracking_uri),
+        verdict=Verdict(
+            decision=decided["decision"],
+            reason=decided["reason"],
+            deployment_id=decided["deployment_id"],
+            artifact_digest=manifest.digest,
+        ),
+        deployment=read_deployment(deployment / "deployment.json"),
+        experiment=EXPERIMENT,
+        metrics={name: decided[name] for name in figures if decided[name] is not None},
+        artifacts={"comparison": comparison},
+        out=out,
+    )
+    return read_manifest(out)

@@ -1,0 +1,121 @@
+"""ONNX fp32 to INT8, keeping as much of the graph in float as quality asks for.
+
+The most thorough scheme is tried first; one that does not answer like its parent gives way to the
+next. Weights are INT8 per channel, activations INT8 by the range of each batch (dynamic).
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import onnx
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from data.errors import ExportError
+from data.manifest import Manifest, read_manifest, write_manifest
+from serving.analyzer import Analyzer, load_analyzer
+from serving.engines.onnx_runtime import OnnxRuntimeEngine
+from serving.model_folder import MODEL_KIND, read_spec, write_spec
+from training.export import precision_in_graph, quietly
+from training.parity import INT8_LIMITS, Parity, broken_limits, measure_parity, probe_texts
+
+Keep = Callable[[onnx.NodeProto], bool]
+
+
+def _is_head(node: onnx.NodeProto) -> bool:
+    return "_head" in node.name
+
+
+def _is_ffn_down(node: onnx.NodeProto) -> bool:
+    # ELECTRA names the feed-forward's second product ".../output/dense"; attention's own output
+    # projection carries "attention" as well.
+    return "output/dense" in node.name and "attention" not in node.name
+
+
+SCHEMES: Final[dict[str, tuple[tuple[str, ...], Keep]]] = {
+    "all products and embeddings": (("MatMul", "Attention", "EmbedLayerNormalization"), _is_head),
+    "all products": (("MatMul", "Attention"), _is_head),
+    "all products but FFN-down": (
+        ("MatMul", "Attention"),
+        lambda node: _is_head(node) or _is_ffn_down(node),
+    ),
+}
+"""Scheme → operators to quantise, and the nodes that stay in float. The heads always stay: they
+are 0.1% of the work and decide the label."""
+
+
+def quantize_graph(source: Path, target: Path, scheme: str) -> None:
+    """Write the INT8 graph of one scheme."""
+    operators, keep = SCHEMES[scheme]
+    nodes = onnx.load(str(source)).graph.node
+    with quietly():
+        quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=list(operators),
+            nodes_to_exclude=[node.name for node in nodes if keep(node)],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            # Fused graphs carry no shapes for some tensors; ORT then needs to be told their type.
+            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT, "WeightSymmetric": True},
+        )
+
+
+def quantize_encoder(parent: Path, split: Path, out: Path, *, threads: int = 2) -> Manifest:
+    """Quantise an onnx-fp32 model folder to INT8.
+
+    Args:
+        parent: folder of format onnx-fp32.
+        split: folder of kind "split"; its validation part is what both are compared on.
+        out: empty folder for the INT8 model.
+        threads: compute threads.
+
+    Raises:
+        ExportError: no scheme keeps the parent's answers, or nothing was quantised.
+        ArtifactError: an input is missing or altered.
+    """
+    manifest = read_manifest(parent, MODEL_KIND)
+    read_manifest(split, "split")
+    out.mkdir(parents=True, exist_ok=True)
+    graph = out / "model.onnx"
+    reference = load_analyzer(parent, threads=threads)
+    texts = probe_texts(split / "validation.jsonl", reference.spec.max_tokens)
+    refused: dict[str, list[str]] = {}
+    accepted: tuple[str, Parity] | None = None
+    for scheme in SCHEMES:
+        quantize_graph(parent / "model.onnx", graph, scheme)
+        engine = OnnxRuntimeEngine(graph, threads=threads)
+        export = Analyzer(reference.tokenizer, engine, reference.spec, manifest)
+        parity = measure_parity(reference, export, texts)
+        if not (problems := broken_limits(parity, INT8_LIMITS)):
+            accepted = (scheme, parity)
+            break
+        refused[scheme] = problems
+    if accepted is None:
+        graph.unlink()
+        raise ExportError(
+            f"no INT8 scheme keeps the answers of {str(parent)!r}: {refused!r}; serve onnx-fp32"
+        )
+    precision = precision_in_graph(graph)
+    if not precision["integer_products"]:
+        raise ExportError(
+            f"{str(graph)!r} computes nothing in INT8: {precision!r}; not called INT8"
+        )
+    shutil.copy2(parent / "tokenizer.json", out / "tokenizer.json")
+    write_spec(out, read_spec(parent).model_copy(update={"format": "onnx-int8"}))
+    facts = {k: v for k, v in manifest.facts.items() if k != "parity_tensorrt_graph"}
+    return write_manifest(
+        out,
+        MODEL_KIND,
+        facts
+        | {
+            "format": "onnx-int8",
+            "parent_digest": manifest.digest,
+            "bytes": graph.stat().st_size,
+            "scheme": accepted[0],
+            "refused_schemes": refused,
+            "parity": accepted[1].model_dump(),
+            "precision": precision,
+        },
+    )

@@ -1,0 +1,64 @@
+"""A training run in MLflow: settings, data, environment and curves."""
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from data.manifest import read_manifest
+from serving.model_folder import MODEL_KIND
+from serving.registry import connect, log_run
+from training.pretraining import ENCODER_KIND
+from training.recipe import Recipe
+
+EXPERIMENT: Final = "matjip-training"
+RECORDED: Final = ("torch", "transformers", "tokenizers", "numpy", "accelerate")
+
+
+def environment() -> dict[str, str]:
+    """Versions that decide what a run makes."""
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        **{name: version(name) for name in RECORDED},
+    }
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as ``a.b.c`` → value, as MLflow's parameters are."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found
+
+
+def track_training(tracking_uri: str, model: Path, encoder: Path, recipe: Recipe) -> str:
+    """Record a training run; the same model is recorded once. Returns MLflow's run id.
+
+    Raises:
+        RegistryError: MLflow cannot be reached.
+    """
+    manifest, source = read_manifest(model, MODEL_KIND), read_manifest(encoder, ENCODER_KIND)
+    facts = manifest.facts
+    curves = {**source.facts.get("curves", {}), "fine-tuning": facts["curve"]}
+    return log_run(
+        connect(tracking_uri),
+        experiment=EXPERIMENT,
+        run_name=f"{recipe.name}-{manifest.digest[:8]}",
+        params=flat(recipe.model_dump()) | facts["lengths"] | facts["labelled"],
+        metrics={
+            f"loss/{stage.replace(' ', '_')}": [(int(step), float(loss)) for step, loss in curve]
+            for stage, curve in curves.items()
+            if curve
+        },
+        tags={
+            "snapshot_id": str(facts["snapshot_id"]),
+            "split_digest": facts["split_digest"],
+            "encoder_digest": facts["encoder_digest"],
+            "model_digest": manifest.digest,
+            **{f"environment.{name}": value for name, value in environment().items()},
+        },
+        artifacts={},
+        idempotency_key=f"training:{manifest.digest}",
+    )
