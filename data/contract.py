@@ -213,7 +213,11 @@ class EmotionsPrediction(_Record):
 
 
 class AspectPrediction(_Record):
-    """The likeliest state of one aspect, and a calibrated probability for each."""
+    """The state of one aspect, and a calibrated probability for each.
+
+    An aspect counts as spoken of when 1 - P(absent) reaches its threshold, which is chosen on
+    validation data; its label is then the likeliest of the other states.
+    """
 
     label: AspectState
     probabilities: dict[AspectState, Probability]

@@ -1,5 +1,6 @@
 """`make demo`: train and deploy, replay traffic, compare and promote, then show what happened."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -7,7 +8,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from data.manifest import write_json, write_text_atomically
+from data.manifest import read_manifest, write_json, write_text_atomically
 from pipelines.arguments import compare_arguments, train_arguments
 from pipelines.compare_and_promote import compare_and_promote
 from pipelines.demo_report import render_report
@@ -16,53 +17,63 @@ from pipelines.placement import local_placement
 from pipelines.summary import build_summary
 from pipelines.traffic import exposures_so_far, replay_held_out
 from pipelines.train_and_deploy import train_and_deploy
-from serving.deployment import read_deployment
 
 REQUESTS: Final = 6000
 RULE: Final = "{margin: 0.05, alpha: 0.05, min_exposures_per_arm: 500, tuned_for_units: 6000}"
+FIGURES: Final = {
+    "three_class_macro_f1": "sentiment, macro-F1",
+    "intensity_mae": "intensity, mean error",
+    "emotions_macro_f1": "emotions, macro-F1",
+    "aspect_macro_f1": "aspects, macro-F1",
+}
 TRAFFIC: Final = (
     "a replay of {n} held-out gold reviews through the gateway, drawn with replacement, their "
     "labels fed back; the interval is about these reviews, not about diners"
 )
 
 
-def _replay(home: Home, trained: RunRecord) -> tuple[StepRecord, int]:
+def _replay(home: Home, trained: RunRecord, requests: int) -> tuple[StepRecord, int]:
     """Send the traffic, unless the store has it already."""
     deployment = trained.artifact("deploy-challenger", "deployment")
     split = trained.artifact("split-dataset", "split")
     start = time.monotonic()
-    cached = exposures_so_far(deployment, home.store_url) >= REQUESTS
+    cached = exposures_so_far(deployment, home.store_url) >= requests
     if not cached:
         log = home.folder("runs") / f"{trained.run_id}.gateway.log"
-        replay_held_out(deployment, split, home.store_url, log, requests=REQUESTS, seed=20261101)
+        replay_held_out(deployment, split, home.store_url, log, requests=requests, seed=20261101)
     seconds = round(time.monotonic() - start, 3)
     held_out = sum(1 for _ in (split / "test.jsonl").open("rb"))
     step = StepRecord(name="replay-traffic", status="succeeded", seconds=seconds, cached=cached)
     return step, held_out
 
 
-def _interval(figure: dict[str, Any]) -> str:
+def deployed_alone(trained: RunRecord) -> str:
+    """Why there is no challenger, in the registration's words."""
+    folder = trained.artifact("register-model", "registration")
+    return str(json.loads((folder / "registration.json").read_bytes())["note"])
+
+
+def _shown(figure: dict[str, Any]) -> str:
     if figure.get("value") is None:
         return "–"
-    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+    return f"{figure['value']:.3f}\n[{figure['low']:.2f}, {figure['high']:.2f}]"
 
 
 def show_summary(console: Console, summary: dict[str, Any], report: Path) -> None:
     """The short table at the end."""
-    table = Table(title="What was trained", title_justify="left")
-    shown = ("three_class_macro_f1", "intensity_mae", "emotions_macro_f1", "aspect_macro_f1")
-    heads = ("model", "alias", "size", "speed", "sentiment F1", "intensity MAE", "emotions F1")
-    for head in (*heads, "aspects F1"):
-        table.add_column(head, overflow="fold")
-    for model in summary["models"]:
-        ratio = model["speed_ratio"]
-        table.add_row(
-            f"{model['format']} v{model['version']}",
-            model["alias"] or "–",
-            f"{model['bytes'] / 1e6:.1f} MB",
-            "–" if ratio is None else f"{ratio:.2f}×",
-            *(_interval(model["metrics"][name]) for name in shown),
-        )
+    models, baselines = summary["models"], summary["baselines"]
+    table = Table("", title="On restaurants that training never saw", title_justify="left")
+    for model in models:
+        table.add_column(f"{model['format']}\nv{model['version']} {model['alias'] or ''}")
+    for name in ("tfidf", "lexicon"):
+        table.add_column(name)
+    for key, title in FIGURES.items():
+        cells = [model["metrics"][key] for model in models]
+        cells += [baselines[name][key] for name in ("tfidf", "lexicon")]
+        table.add_row(title, *map(_shown, cells))
+    table.add_row("size", *(f"{model['bytes'] / 1e6:.1f} MB" for model in models))
+    speeds = [model["speed_ratio"] for model in models]
+    table.add_row("speed", *("–" if ratio is None else f"{ratio:.2f}×" for ratio in speeds))
     console.print(table)
     quantised = summary["models"][-1]["parity"]
     verdict, gate = summary["verdict"], summary["gate"]
@@ -75,8 +86,12 @@ def show_summary(console: Console, summary: dict[str, Any], report: Path) -> Non
     console.print(f"{summary['wall_s']} s. Report: {report}", soft_wrap=True)
 
 
-def run_demo(home: Home, *, labels: str | None, recipe: str) -> dict[str, Any]:
+def run_demo(
+    home: Home, *, labels: str | None, recipe: str, requests: int = REQUESTS
+) -> dict[str, Any]:
     """The main job on the embedded defaults; returns what summary.json holds.
+
+    ``requests`` is how much traffic is replayed.
 
     Raises:
         RunFailedError: a step failed.
@@ -92,11 +107,11 @@ def run_demo(home: Home, *, labels: str | None, recipe: str) -> dict[str, Any]:
     )
     steps, compared, why_not = list(trained.steps), None, ""
     deployment = trained.artifact("deploy-challenger", "deployment")
-    if read_deployment(deployment / "deployment.json").arm("challenger") is None:
-        why_not = "there is no challenger to compare: the gate did not let the candidate through"
+    if read_manifest(deployment).facts["status"] == "skipped":
+        why_not = deployed_alone(trained)
     else:
         with console.status("replaying held-out reviews through the gateway"):
-            step, held_out = _replay(home, trained)
+            step, held_out = _replay(home, trained, requests)
         console.print(
             f"  {step.name:<22} {'cached' if step.cached else 'done':<7} {step.seconds:7.1f} s",
             highlight=False,

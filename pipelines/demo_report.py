@@ -21,6 +21,8 @@ _FIGURES: Final = {
     "aspect_macro_f1": "aspects mentioned, macro-F1 ↑",
 }
 
+_ORDER: Final = ("candidate", "parent", "champion", "tfidf", "lexicon", "majority")
+
 _PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -55,7 +57,8 @@ its texts are not diners' reviews, its restaurants do not exist.</p>
 all.</p>
 <h2>What quantisation cost and gained</h2>
 <div class="scroll"><table><thead><tr><th>version</th><th>alias</th><th>format</th>
-<th>size</th><th>speed</th><th>largest difference</th><th>labels flipped</th><th>cosine</th><th>cosine p1</th></tr>
+<th>size</th><th>speed</th><th>largest difference</th><th>labels flipped</th><th>cosine</th>
+<th>cosine p1</th></tr>
 </thead><tbody>{% for m in s.models %}<tr><td>{{ m.name }} v{{ m.version }}</td>
 <td>{{ m.alias or "–" }}</td><td>{{ m.format }}</td><td>{{ "%.2f"|format(m.bytes / 1e6) }} MB</td>
 <td>{{ "–" if m.speed_ratio is none else "%.2f×"|format(m.speed_ratio) }}</td>
@@ -92,7 +95,7 @@ def render_report(summary: dict[str, Any], trained: RunRecord, compared: RunReco
     measured = json.loads(
         (trained.artifact("evaluate-sentiment", "evaluation") / "metrics.json").read_bytes()
     )
-    names = list(measured["metrics"])
+    names = [name for name in _ORDER if name in measured["metrics"]]
     facts = read_manifest(trained.artifact("train-sentiment", "model")).facts
     encoder = read_manifest(trained.artifact("pretrain-encoder", "encoder")).facts
     counts = measured["confusion"]["candidate"]["sentiment"]

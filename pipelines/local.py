@@ -283,7 +283,8 @@ def run_graph(
             try:
                 graph(**arguments)
             except Exception:
-                traceback.print_exc(file=file)
+                if not any(step.status == "failed" for step in run.steps):
+                    traceback.print_exc(file=file)  # kfp's own trouble, not a step's
                 raise
     except Exception as error:
         run.status = "failed"

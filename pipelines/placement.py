@@ -42,6 +42,9 @@ class StepPlacement(_Settings):
     secret_env: dict[str, dict[str, str]] = Field(
         default={}, description="Secret name → {key in the secret: environment variable}."
     )
+    pod_labels: dict[str, str] = Field(
+        default={}, description="The registry's network policy lets in registry-client: 'true'."
+    )
     retries: int = Field(default=0, ge=0, le=10)
 
 
@@ -95,10 +98,17 @@ def place(task: dsl.PipelineTask, placement: Placement, *, profile: str = "main"
         task.set_accelerator_type(step.gpu.resource).set_accelerator_limit(step.gpu.count)
     if step.retries:
         task.set_retry(num_retries=step.retries, backoff_duration="30s")
+    _place_on_cluster(task, step)
+
+
+def _place_on_cluster(task: dsl.PipelineTask, step: StepPlacement) -> None:
+    """What KFP leaves to Kubernetes; it becomes the second document of the compiled file."""
     for key, value in step.node_selector.items():
         kubernetes.add_node_selector(task, label_key=key, label_value=value)
     for toleration in step.tolerations:
         kubernetes.add_toleration(task, **toleration)
+    for key, value in step.pod_labels.items():
+        kubernetes.add_pod_label(task, label_key=key, label_value=value)
     for volume in step.volumes:
         kubernetes.mount_pvc(task, pvc_name=volume.claim, mount_path=volume.mount_path)
     for secret, keys in step.secret_env.items():

@@ -64,6 +64,12 @@ def _models(run: RunRecord, champion: str | None, challenger: str | None) -> lis
     return rows
 
 
+def _baselines(run: RunRecord) -> dict[str, Any]:
+    folder = run.artifact("evaluate-sentiment", "evaluation")
+    metrics = _json(folder / "metrics.json")["metrics"]
+    return {name: _figures(metrics[name]) for name in ("tfidf", "lexicon", "majority")}
+
+
 def _verdict(comparison: Path | None, why_not: str) -> dict[str, Any]:
     keys = ("decision", "reason", "exposures", "outcomes", "srm_p", "difference", "low", "high")
     if comparison is None:
@@ -104,6 +110,7 @@ def build_summary(
         ],
         "snapshot": _snapshot(trained),
         "models": _models(trained, champion, challenger),
+        "baselines": _baselines(trained),
         "gate": {
             key: gate[key] for key in ("verdict", "reason", "margin", "checks", "slices", "tfidf")
         },

@@ -39,6 +39,8 @@ class Analyzer:
     def __init__(self, tokenizer: Tokenizer, engine: Engine, spec: ModelSpec, manifest: Manifest):
         """Wrap parts that belong together; ``load_analyzer`` does so from a folder."""
         self.tokenizer = tokenizer
+        # A diner who types "[SEP]" typed five characters, not the end of a window.
+        self.tokenizer.encode_special_tokens = True
         self._pad_id = special_token_id(tokenizer, "[PAD]")
         self.engine = engine
         self.spec = spec

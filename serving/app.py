@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 
 from data.contract import CONTRACT_VERSION
 from data.errors import MatjipError
+from data.privacy import mask_text
 from serving.deployment import Deployment, read_deployment
 from serving.gateway import Gateway
 from serving.limits import Refusal, error_answer, json_answer
@@ -191,7 +192,8 @@ def main(
     }
     try:
         settings = read_settings(environment)
-        app = create_app(settings, read_deployment(deployment))
+        deployed = read_deployment(deployment)
+        app = create_app(settings, deployed, mask=lambda text: mask_text(text)[0])
     except MatjipError as error:
         raise SystemExit(str(error)) from error
     uvicorn.run(

@@ -9,11 +9,20 @@ manifest.json     sizes and hashes of all of it (data/manifest.py)
 """
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from data.contract import EMOTIONS, INTENSITIES, SENTIMENTS, Emotion, Intensity, Sentiment
+from data.contract import (
+    ASPECTS,
+    EMOTIONS,
+    INTENSITIES,
+    SENTIMENTS,
+    Aspect,
+    Emotion,
+    Intensity,
+    Sentiment,
+)
 from data.errors import ArtifactError
 from data.manifest import write_text_atomically
 
@@ -25,7 +34,7 @@ ModelFormat = Literal["torch-fp32", "onnx-fp32", "onnx-int8"]
 class Temperatures(BaseModel):
     """Divisors of each head's logits, fitted on validation data; 1 is uncalibrated."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     sentiment: float = Field(default=1.0, gt=0)
     intensity: float = Field(default=1.0, gt=0)
@@ -36,7 +45,7 @@ class Temperatures(BaseModel):
 class ModelSpec(BaseModel):
     """How a classifier reads texts, and how its outputs are read."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     contract_version: str
     format: ModelFormat
@@ -47,6 +56,19 @@ class ModelSpec(BaseModel):
     id2intensity: dict[int, Intensity] = dict(enumerate(INTENSITIES))
     temperatures: Temperatures = Temperatures()
     emotion_thresholds: dict[Emotion, float] = dict.fromkeys(EMOTIONS, 0.5)
+    mention_thresholds: dict[Aspect, float] = dict.fromkeys(ASPECTS, 0.5)
+
+    @model_validator(mode="after")
+    def _every_output_has_one_name(self) -> Self:
+        for field, names in (("id2sentiment", SENTIMENTS), ("id2intensity", INTENSITIES)):
+            given = getattr(self, field)
+            if sorted(given) != list(range(len(names))) or set(given.values()) != set(names):
+                raise ValueError(f"{field}={given!r} does not give each of {names!r} one output")
+        if missing := [emotion for emotion in EMOTIONS if emotion not in self.emotion_thresholds]:
+            raise ValueError(f"emotion_thresholds lacks {missing!r}")
+        if lacking := [aspect for aspect in ASPECTS if aspect not in self.mention_thresholds]:
+            raise ValueError(f"mention_thresholds lacks {lacking!r}")
+        return self
 
 
 def read_spec(folder: Path) -> ModelSpec:

@@ -11,6 +11,7 @@ from data.contract import (
     EMOTIONS,
     INTENSITIES,
     AspectPrediction,
+    AspectState,
     EmotionsPrediction,
     IntensityPrediction,
     Prediction,
@@ -83,6 +84,13 @@ def probabilities(logits: Logits, temperatures: Temperatures) -> ProbabilityArra
     )
 
 
+def aspect_label(states: Probabilities, threshold: float) -> AspectState:
+    """The state of an aspect from its (5,) probabilities: absent below the threshold."""
+    if 1.0 - states[0] < threshold:
+        return "absent"
+    return ASPECT_STATES[1 + int(states[1:].argmax())]
+
+
 def to_predictions(
     arrays: ProbabilityArrays, windows: NDArray[np.int64], spec: ModelSpec
 ) -> list[Prediction]:
@@ -113,7 +121,7 @@ def to_predictions(
                 ),
                 aspects={
                     aspect: AspectPrediction(
-                        label=ASPECT_STATES[int(states.argmax())],
+                        label=aspect_label(states, spec.mention_thresholds[aspect]),
                         probabilities=dict(zip(ASPECT_STATES, states.tolist(), strict=True)),
                     )
                     for aspect, states in zip(ASPECTS, arrays.aspects[row], strict=True)

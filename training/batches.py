@@ -103,9 +103,10 @@ class TokenBudgetSampler(Sampler[list[int]]):
     The order depends on seed and epoch alone, so a run that is resumed sees the same batches.
     """
 
-    def __init__(self, tokens: ReviewTokens, *, budget: int, longest: int, seed: int):
-        """Plan batches of at most ``budget`` tokens; windows are cut at ``longest`` tokens."""
+    def __init__(self, tokens: ReviewTokens, *, budget: int, longest: int, overlap: int, seed: int):
+        """Plan batches of at most ``budget`` tokens, in windows as ``lay_windows`` lays them."""
         self._tokens = tokens
+        self._step = longest - 2 - overlap
         self._budget = budget
         self._longest = longest
         self._seed = seed
@@ -120,7 +121,7 @@ class TokenBudgetSampler(Sampler[list[int]]):
         batch: list[int] = []
         width, used = 0, 0
         for row in order:
-            windows = -(-int(sizes[row]) // self._longest)
+            windows = 1 + -(-max(int(sizes[row]) - self._longest, 0) // self._step)
             wide = max(width, min(int(sizes[row]), self._longest))
             if batch and wide * (used + windows) > self._budget:
                 batches.append(batch)

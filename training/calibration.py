@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from data.contract import EMOTIONS, Emotion
+from data.contract import ASPECTS, EMOTIONS
 from serving.engines.protocol import Logits
-from serving.model_folder import Temperatures
+from serving.model_folder import ModelSpec, Temperatures
 from serving.predictions import ProbabilityArrays, probabilities
 from training.batches import Targets
 
@@ -81,34 +81,49 @@ def fit_temperatures(logits: Logits, targets: Targets) -> Temperatures:
     return Temperatures(**fitted)
 
 
-def choose_emotion_thresholds(
-    scores: NDArray[np.float64], targets: Targets, *, prior_weight: float = 4.0
-) -> dict[Emotion, float]:
-    """Per emotion the threshold with the best F1 on validation data, drawn towards 0.5.
+def choose_thresholds(
+    scores: NDArray[np.float64], truth: NDArray[np.bool_], *, prior_weight: float = 4.0
+) -> list[float]:
+    """Per label the threshold with the best F1 on validation data, drawn towards a shared one.
 
     Args:
-        scores: (n, 8) calibrated scores.
-        targets: gold of the same rows.
+        scores: (n, labels) calibrated probabilities.
+        truth: (n, labels) gold of the same rows.
         prior_weight: a threshold found on n positives counts n against this many votes for the
-            one that serves all emotions together: rare emotions would otherwise fit noise.
+            one that serves all labels together: rare labels would otherwise fit noise.
     """
-    rows = targets.emotions_mask > 0
-    gold, scores = targets.emotions[rows] > 0, scores[rows]
-    if not gold.any():
-        return dict.fromkeys(EMOTIONS, 0.5)
+    if not truth.any():
+        return [0.5] * scores.shape[1]
     grid = np.linspace(0.05, 0.8, 31)
 
-    def best(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
+    def best(gold: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
         chosen = score[None] >= grid.reshape(-1, *([1] * score.ndim))
         axes = tuple(range(1, chosen.ndim))
-        hits = (chosen & truth[None]).sum(axes)
-        f1 = 2 * hits / np.maximum(chosen.sum(axes) + truth.sum(), 1)
+        hits = (chosen & gold[None]).sum(axes)
+        f1 = 2 * hits / np.maximum(chosen.sum(axes) + gold.sum(), 1)
         return float(grid[int(f1.argmax())])
 
-    shared = best(gold, scores)
-    thresholds: dict[Emotion, float] = {}
-    for column, emotion in enumerate(EMOTIONS):
-        positives = int(gold[:, column].sum())
-        own = best(gold[:, column], scores[:, column]) if positives else shared
-        thresholds[emotion] = (positives * own + prior_weight * shared) / (positives + prior_weight)
+    shared = best(truth, scores)
+    thresholds = []
+    for column in range(scores.shape[1]):
+        positives = int(truth[:, column].sum())
+        own = best(truth[:, column], scores[:, column]) if positives else shared
+        thresholds.append((positives * own + prior_weight * shared) / (positives + prior_weight))
     return thresholds
+
+
+def calibrate(spec: ModelSpec, logits: Logits, targets: Targets) -> ModelSpec:
+    """The spec with temperatures and thresholds fitted on validation logits and targets."""
+    temperatures = fit_temperatures(logits, targets)
+    arrays = probabilities(logits, temperatures)
+    emotions, aspects = targets.emotions_mask > 0, targets.aspects_mask > 0
+    for_emotions = choose_thresholds(arrays.emotions[emotions], targets.emotions[emotions] > 0)
+    mentioned = 1.0 - arrays.aspects[aspects, :, 0]
+    for_mentions = choose_thresholds(mentioned, targets.aspects[aspects, :, 0] > 0)
+    return spec.model_copy(
+        update={
+            "temperatures": temperatures,
+            "emotion_thresholds": dict(zip(EMOTIONS, for_emotions, strict=True)),
+            "mention_thresholds": dict(zip(ASPECTS, for_mentions, strict=True)),
+        }
+    )

@@ -11,9 +11,9 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from data.manifest import Manifest, read_manifest
+from data.manifest import Manifest, read_manifest, write_manifest
 from serving.deployment import read_deployment
-from serving.promotion import Verdict
+from serving.promotion import DEPLOYMENT_KIND, Verdict
 from serving.promotion import deploy_challenger as deploy
 from serving.promotion import promote_model as promote
 from serving.registry import connect
@@ -157,9 +157,16 @@ def deploy_candidate(
 ) -> Manifest:
     """Fetch champion and challenger and write the deployment that the gateway serves.
 
+    While no model has passed its gate there is nothing to serve: the folder then holds a manifest
+    that says so, with ``status: skipped``, and no deployment.json.
+
     Raises:
-        RegistryError: there is no champion, or a model is not what was registered.
+        RegistryError: a model is not what was registered, or MLflow is away.
     """
+    if resolve(connect(tracking_uri), model_name, "champion") is None:
+        out.mkdir(parents=True, exist_ok=True)
+        reason = f"{model_name!r} has no champion: no model has passed its gate yet"
+        return write_manifest(out, DEPLOYMENT_KIND, {"status": "skipped", "reason": reason})
     deploy(connect(tracking_uri), name=model_name, share=challenger_share, work=models, out=out)
     return read_manifest(out)
 

@@ -33,9 +33,10 @@ made on the spot, without pretrained weights from elsewhere.
 
 ## Data
 
-Snapshot `{{ snapshot.snapshot_id }}` from {{ snapshot.source }}, restaurants:
-{{ snapshot.restaurants }}. Of {{ snapshot.rows_in }} rows {{ snapshot.accepted }} were accepted and
-{{ snapshot.quarantined }} quarantined.
+Snapshot `{{ snapshot.snapshot_id }}` from {{ snapshot.source }}.
+Rows: {{ snapshot.rows_in }},
+accepted {{ snapshot.accepted }}, quarantined {{ snapshot.quarantined }}.
+Restaurants: {{ snapshot.restaurants }}.
 
 The gold corpus that comes with matjip was composed for it with the help of a language model: its
 texts are not diners' reviews and its restaurants do not exist. Figures on it say how well a model
@@ -49,7 +50,6 @@ reads such texts, not how well it reads those of real diners.
 {% for path, figure in figures -%}
 | {{ path }} | {{ figure.value|shown }} | {{ figure.low|shown }} | {{ figure.high|shown }} |
 {% endfor %}
-
 Slices and plots are in the evaluation's report.
 {%- else -%}
 The evaluation holds none.

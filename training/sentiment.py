@@ -26,10 +26,9 @@ from serving.analyzer import Analyzer
 from serving.encoder import MultiTaskElectra, save_encoder
 from serving.engines.pytorch import PytorchEngine
 from serving.model_folder import MODEL_KIND, ModelSpec, write_spec
-from serving.predictions import probabilities
 from serving.windows import merge_windows
 from training.batches import Collator, ReviewTokens, Targets, targets_of
-from training.calibration import choose_emotion_thresholds, fit_temperatures
+from training.calibration import calibrate
 from training.losses import ClassWeights
 from training.pretraining import ENCODER_KIND, start_from, token_frequency
 from training.recipe import Recipe
@@ -121,10 +120,7 @@ def _calibrated_spec(
     analyzer = Analyzer(tokenizer, engine, spec, manifest)
     windows = analyzer.windows([row.review.text for row in rows])
     logits = merge_windows(analyzer.logits(windows), windows)
-    targets = targets_of([row.label for row in rows])
-    temperatures = fit_temperatures(logits, targets)
-    thresholds = choose_emotion_thresholds(probabilities(logits, temperatures).emotions, targets)
-    return spec.model_copy(update={"temperatures": temperatures, "emotion_thresholds": thresholds})
+    return calibrate(spec, logits, targets_of([row.label for row in rows]))
 
 
 def train_sentiment(

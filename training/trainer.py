@@ -4,6 +4,7 @@ Used for all three stages: masked tokens of unlabelled text, labels of synthetic
 fine-tuning on the snapshot.
 """
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,15 +20,16 @@ from transformers import (
     AttentionMaskInterface,
     Trainer,
     TrainerCallback,
-    TrainerControl,
     TrainerState,
     TrainingArguments,
 )
 from transformers.masking_utils import sdpa_mask
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from serving.encoder import MultiTaskElectra
 from training.batches import Batch, Collator, ReviewTokens, TokenBudgetSampler
+from training.callbacks import AveragedWeights, ProgressLines
 from training.losses import ClassWeights, Task, task_losses, total_loss
 
 Loss = Callable[["PretrainableElectra", Batch], Tensor]
@@ -160,61 +162,6 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
             layer.p = rate
 
 
-class AveragedWeights(TrainerCallback):
-    """Exponential moving average of the weights, put in place when training ends."""
-
-    def __init__(self, model: nn.Module, decay: float):
-        """Average ``model``'s parameters; ``decay`` near 1 remembers longer."""
-        self._model = model
-        self._decay = decay
-        self._average: list[Tensor] = []
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Move the average towards the present weights."""
-        present = [parameter.data for parameter in self._model.parameters()]
-        if not self._average:
-            self._average = [values.clone() for values in present]
-            return
-        # Early weights are far off; a short memory at first keeps them out of the average.
-        decay = min(self._decay, (1 + state.global_step) / (10 + state.global_step))
-        torch._foreach_lerp_(self._average, present, 1 - decay)  # fused, one call
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Replace the weights by their average."""
-        for parameter, average in zip(self._model.parameters(), self._average, strict=False):
-            parameter.data.copy_(average)
-
-
-class ProgressLines(TrainerCallback):
-    """One line now and then, so that a person sees that it moves; kept as curves."""
-
-    def __init__(self, stage: str):
-        """Report on ``stage``."""
-        self._stage = stage
-        self.curve: list[tuple[int, float]] = []
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        """Print the loss."""
-        if logs and "loss" in logs:
-            self.curve.append((state.global_step, float(logs["loss"])))
-            print(  # a component's standard output is its log
-                f"{self._stage}: step {state.global_step}/{state.max_steps} "
-                f"loss {float(logs['loss']):.4f}",
-                flush=True,
-            )
-
-
 class _MatjipTrainer(Trainer):
     def __init__(
         self,
@@ -283,6 +230,16 @@ class StageSettings:
     bf16: bool = False
 
 
+def _last_whole_checkpoint(folder: Path) -> str | None:
+    for checkpoint in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        try:  # the state is written last: a run that was killed while saving left none
+            TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint)
+    last: str | None = get_last_checkpoint(str(folder))
+    return last
+
+
 def run_stage(
     model: PretrainableElectra,
     tokens: ReviewTokens,
@@ -332,10 +289,14 @@ def run_stage(
         loss=loss,
         tokens=tokens,
         sampler=TokenBudgetSampler(
-            tokens, budget=settings.batch_tokens, longest=collator.max_tokens, seed=settings.seed
+            tokens,
+            budget=settings.batch_tokens,
+            longest=collator.max_tokens,
+            overlap=collator.overlap_tokens,
+            seed=settings.seed,
         ),
         weight_decay=settings.weight_decay,
         embedding_factor=settings.embedding_factor,
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)))
+    trainer.train(resume_from_checkpoint=_last_whole_checkpoint(checkpoints))
     return progress.curve

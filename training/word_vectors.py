@@ -60,4 +60,6 @@ def word_vectors(
     left, strengths, _ = randomized_svd(matrix, size, n_iter=3, random_state=seed)
     vectors = left * np.sqrt(strengths)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(norms, 1e-6), dtype=np.float32)
+    vectors = vectors / np.maximum(norms, 1e-6)
+    vectors[totals == 0] = 0.0  # else rounding noise, scaled up to a length of 1
+    return np.asarray(vectors, dtype=np.float32)

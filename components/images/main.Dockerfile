@@ -22,18 +22,18 @@ ENV PATH=/opt/matjip/bin:${PATH} \
 
 # Torch comes first, as in `make setup`; then the lock; pip compiles both, so that imports are fast.
 # setuptools stands before the rest because a locked package may be a source archive.
-RUN --mount=type=bind,from=wheels,target=/wheels \
-    --mount=type=bind,source=locks,target=/locks \
-    locked="pip install --quiet --no-cache-dir --no-index --find-links=/wheels" \
-    && sed -n '/^setuptools==/,/[^\\]$/p' /locks/main.txt > /tmp/setuptools.txt \
+RUN --mount=type=bind,from=wheels,target=/mnt/wheels \
+    --mount=type=bind,source=locks,target=/mnt/locks \
+    locked="pip install --quiet --no-cache-dir --no-index --find-links=/mnt/wheels" \
+    && sed -n '/^setuptools==/,/[^\\]$/p' /mnt/locks/main.txt > /tmp/setuptools.txt \
     && $locked --no-deps --require-hashes -r /tmp/setuptools.txt \
-    && $locked "$(grep '^torch==' /locks/main.in)" \
-    && $locked --no-deps --require-hashes --use-pep517 --no-build-isolation -r /locks/main.txt \
+    && $locked "$(grep '^torch==' /mnt/locks/main.in)" \
+    && $locked --no-deps --require-hashes --use-pep517 --no-build-isolation -r /mnt/locks/main.txt \
     && rm /tmp/setuptools.txt
 
 # The build writes into the mount, which forgets it.
-RUN --mount=type=bind,target=/source,rw \
-    pip install --quiet --no-cache-dir --no-deps --no-build-isolation /source \
+RUN --mount=type=bind,target=/mnt/source,rw \
+    pip install --quiet --no-cache-dir --no-deps --no-build-isolation /mnt/source \
     && pip check
 
 USER 10001:10001

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,27 +18,24 @@ import pytest
 from data.contract import CONTRACT_VERSION
 from data.manifest import write_manifest
 from serving.deployment import Arm, Deployment, write_deployment
-from serving.model_folder import MODEL_KIND, ModelSpec, write_spec
+from serving.model_folder import MODEL_KIND, ModelFormat, ModelSpec, write_spec
 
 WORDS = ["맛", "##있", "##어요", "별", "##로", "불친절", "친절", "국물", "존맛", "대기", "!", "."]
 MakeModel = Callable[[str, int], Path]
 
 
-def write_tiny_model(folder: Path, seed: int) -> Path:
-    """A model folder with random weights; another seed is another model."""
+def _tiny_parts(seed: int) -> tuple[Any, Any]:
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
     from transformers import ElectraConfig
 
     from serving.encoder import MultiTaskElectra
 
-    folder.mkdir(parents=True)
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     vocab = {token: number for number, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.save(str(folder / "tokenizer.json"))
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     config = ElectraConfig(
@@ -52,6 +50,31 @@ def write_tiny_model(folder: Path, seed: int) -> Path:
     )
     model = MultiTaskElectra(config).eval()
     torch.nn.init.normal_(model.sentiment_head.weight, std=2.0)
+    return model, tokenizer
+
+
+def _seal(folder: Path, tokenizer: Any, model_format: ModelFormat, seed: int) -> Path:
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write_spec(
+        folder,
+        ModelSpec(
+            contract_version=CONTRACT_VERSION,
+            format=model_format,
+            architecture="electra",
+            max_tokens=32,
+            overlap_tokens=8,
+        ),
+    )
+    write_manifest(folder, MODEL_KIND, {"seed": seed})
+    return folder
+
+
+def write_tiny_model(folder: Path, seed: int) -> Path:
+    """A model folder with random weights; another seed is another model."""
+    import torch
+
+    folder.mkdir(parents=True)
+    model, tokenizer = _tiny_parts(seed)
     example = torch.tensor([[2, 5, 6, 3], [2, 8, 3, 0]])
     names = ["sentiment", "intensity", "emotions", "aspects"]
     inputs = ["input_ids", "attention_mask"]
@@ -66,18 +89,18 @@ def write_tiny_model(folder: Path, seed: int) -> Path:
         output_names=names,
         dynamic_axes=axes | {name: {0: "batch"} for name in names},
     )
-    write_spec(
-        folder,
-        ModelSpec(
-            contract_version=CONTRACT_VERSION,
-            format="onnx-fp32",
-            architecture="electra",
-            max_tokens=32,
-            overlap_tokens=8,
-        ),
-    )
-    write_manifest(folder, MODEL_KIND, {"seed": seed})
-    return folder
+    return _seal(folder, tokenizer, "onnx-fp32", seed)
+
+
+@pytest.fixture(scope="session")
+def torch_twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The torch folder of the weights that the champion of `tiny_models` has."""
+    from serving.encoder import save_encoder
+
+    folder = tmp_path_factory.mktemp("twin")
+    model, tokenizer = _tiny_parts(1)
+    save_encoder(model, folder)
+    return _seal(folder, tokenizer, "torch-fp32", 1)
 
 
 @pytest.fixture(scope="session")

@@ -137,7 +137,8 @@ def test_the_card_tells_data_figures_cost_and_limits(registry, make_artifacts):
     card = registry.client.get_model_version(NAME, "2").description
     for said in (
         "# sentiment · onnx-int8",
-        "Of 810 rows 805 were accepted and\n5 quarantined",
+        "Rows: 810,\naccepted 805, quarantined 5.\nRestaurants: 41.",
+        "0.8500 |\n\nSlices and plots",
         "composed for it with the help of a language model",
         "| candidate.sentiment_macro_f1 | 0.8100 | 0.7700 | 0.8500 |",
         "| majority.sentiment_macro_f1 | 0.2500 | 0.7700 | 0.8500 |",

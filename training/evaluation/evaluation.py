@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from data.contract import EMOTIONS, SENTIMENTS, TASKS, LabelledReview
+from data.contract import ASPECTS, EMOTIONS, SENTIMENTS, TASKS, LabelledReview
 from data.errors import DataUnfitError, LeakageError, MetricError, SettingsError
 from data.manifest import (
     MANIFEST_NAME,
@@ -54,6 +54,9 @@ class Contestant:
     facts: dict[str, Any] = field(default_factory=lambda: {"kind": "model"})
     thresholds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(EMOTIONS, 0.5))
     tasks: frozenset[str] = frozenset(TASKS)
+    mention_thresholds: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(ASPECTS, 0.5)
+    )
 
 
 def model_contestant(analyzer: Analyzer) -> Contestant:
@@ -71,6 +74,7 @@ def model_contestant(analyzer: Analyzer) -> Contestant:
             "engine": analyzer.engine.name,
         },
         thresholds={str(name): value for name, value in spec.emotion_thresholds.items()},
+        mention_thresholds={str(name): v for name, v in spec.mention_thresholds.items()},
     )
 
 
@@ -89,6 +93,7 @@ def _answers(contestant: Contestant, texts: Sequence[str]) -> Answers:
         probabilities=rounded(contestant.predict(texts)),
         thresholds=np.asarray([contestant.thresholds[name] for name in EMOTIONS]),
         tasks=contestant.tasks,
+        mention_thresholds=np.asarray([contestant.mention_thresholds[name] for name in ASPECTS]),
     )
 
 
@@ -181,7 +186,11 @@ def evaluate_contestants(
         },
         "models": {
             name: contestant.facts
-            | {"tasks": sorted(contestant.tasks), "emotion_thresholds": contestant.thresholds}
+            | {
+                "tasks": sorted(contestant.tasks),
+                "emotion_thresholds": contestant.thresholds,
+                "mention_thresholds": contestant.mention_thresholds,
+            }
             for name, contestant in contestants.items()
         },
         "metrics": _metrics(gold, answers, drawn),

@@ -1,7 +1,7 @@
 """Gold labels and answers as arrays in the taxonomy's order, one row per review."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -65,12 +65,16 @@ class Answers:
     Attributes:
         probabilities: columns in the contract's order, whatever order the model's heads have.
         thresholds: (8,) a score at or above it counts as that emotion.
+        mention_thresholds: (6,) an aspect whose 1 - P(absent) reaches it counts as spoken of.
         tasks: what this model answers; a baseline fitted without labels of a task leaves it out.
     """
 
     probabilities: ProbabilityArrays
     thresholds: NDArray[np.float64]
     tasks: frozenset[str] = frozenset(TASKS)
+    mention_thresholds: NDArray[np.float64] = field(
+        default_factory=lambda: np.full(len(ASPECTS), 0.5)
+    )
 
     @property
     def sentiment(self) -> Integers:
@@ -89,8 +93,10 @@ class Answers:
 
     @property
     def aspects(self) -> Integers:
-        """(n, 6) likeliest state of each aspect."""
-        return np.asarray(self.probabilities.aspects.argmax(axis=2), dtype=np.int64)
+        """(n, 6) state of each aspect: absent below its threshold, else the likeliest other."""
+        states = self.probabilities.aspects
+        spoken_of = 1.0 - states[:, :, 0] >= self.mention_thresholds
+        return np.where(spoken_of, 1 + states[:, :, 1:].argmax(axis=2), 0).astype(np.int64)
 
 
 def gold_arrays(reviews: Sequence[LabelledReview]) -> Gold:

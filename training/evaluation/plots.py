@@ -156,7 +156,7 @@ def curve_svg(curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
     """Training loss over steps, one panel a stage."""
     shown = {name: curve for name, curve in curves.items() if curve}
     with rc_context(_style()):
-        figure = Figure(figsize=(3.6 * max(len(shown), 1), 2.8))
+        figure = Figure(figsize=(3.8 * max(len(shown), 1), 2.6), layout="constrained")
         panels = figure.subplots(1, max(len(shown), 1), squeeze=False)[0]
         for axes, (name, curve) in zip(panels, shown.items(), strict=False):
             axes.plot([step for step, _ in curve], [loss for _, loss in curve], color=COLOURS[0])

@@ -120,6 +120,7 @@ def _answers_from(rows: list[dict[str, Any]], facts: Mapping[str, Any]) -> Answe
         ),
         thresholds=np.asarray([facts["emotion_thresholds"][e] for e in EMOTIONS]),
         tasks=frozenset(facts["tasks"]),
+        mention_thresholds=np.asarray([facts["mention_thresholds"][a] for a in ASPECTS]),
     )
 
 

@@ -1,0 +1,137 @@
+"""The experiment store on PostgreSQL, where processes and the server are killed.
+
+What both databases have in common is in tests/serving/test_store.py, which runs on this server too.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import orjson
+import psycopg
+import pytest
+
+from serving.experiments.store import ExperimentStore, Exposure, Feedback
+from serving.experiments.writer import StoreWriter
+
+pytestmark = pytest.mark.services
+
+WRITER = """
+import itertools, sys
+import orjson
+from serving.experiments.store import ExperimentStore, Exposure, Feedback
+from serving.experiments.writer import StoreWriter
+
+url, name = sys.argv[1:]
+writer = StoreWriter(ExperimentStore(url), max_waiting=1000)
+prediction = orjson.dumps({"sentiment": {"label": "positive"}})
+for number in itertools.count():
+    request = f"{name}-{number}"
+    exposure = Exposure(
+        request, 0, "e", "d", f"{number:064x}", "champion", "sentiment/1", "0" * 64, prediction,
+        1.0, number,
+    )
+    said = writer.submit([exposure], [Feedback(request, 0, number, sentiment="positive")])
+    assert said.result(30) == ["stored"]
+    print(request, flush=True)
+"""
+
+
+def shown(number: int) -> Exposure:
+    return Exposure(
+        request_id=f"request-{number}",
+        item=0,
+        experiment_id="e",
+        deployment_id="d",
+        unit=f"{number:064x}",
+        arm="champion",
+        model_version="sentiment/1",
+        text_sha256="0" * 64,
+        prediction=orjson.dumps({"sentiment": {"label": "positive"}}),
+        latency_ms=1.0,
+        created_at_us=number,
+    )
+
+
+@pytest.fixture
+def url(postgres_url: str) -> Iterator[str]:
+    # The tables are made once, so that the processes below have only rows to write.
+    ExperimentStore(postgres_url).close()
+    yield postgres_url
+
+
+def stored(url: str, table: str) -> set[str]:
+    with psycopg.connect(url) as connection:
+        rows = connection.execute(f"SELECT request_id FROM {table}".encode()).fetchall()
+    return {row[0] for row in rows}
+
+
+def start_writer(url: str, name: str, log: Path) -> "subprocess.Popen[bytes]":
+    with log.open("wb") as output:
+        return subprocess.Popen([sys.executable, "-c", WRITER, url, name], stdout=output)
+
+
+def acknowledged(log: Path) -> list[str]:
+    """Whole lines only: the last may have been cut by the kill."""
+    return log.read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
+    while not condition():
+        assert process.poll() is None, "the writer ended by itself"
+
+
+def test_killed_writers_lose_nothing_that_they_acknowledged(url: str, tmp_path: Path) -> None:
+    logs = [tmp_path / f"writer-{number}.log" for number in range(3)]
+    writers = [start_writer(url, log.stem, log) for log in logs]
+    try:
+        for writer, log in zip(writers, logs, strict=True):
+            wait_for(lambda log=log: len(acknowledged(log)) >= 50, writer)
+    finally:
+        for writer in writers:
+            os.kill(writer.pid, signal.SIGKILL)
+            writer.wait()
+    said = {request for log in logs for request in acknowledged(log)}
+    assert len(said) >= 150
+    assert said <= stored(url, "exposures")
+    assert said <= stored(url, "outcomes")
+    # A writer commits an exposure with its outcome: half of one is never there.
+    assert stored(url, "exposures") == stored(url, "outcomes")
+
+
+def test_a_crashed_server_loses_nothing_and_the_writer_goes_on(
+    url: str, crash_postgres: Callable[[], None]
+) -> None:
+    store = ExperimentStore(url)
+    writer = StoreWriter(store, max_waiting=1000)
+    for number in range(50):
+        assert writer.submit([shown(number)]).result(30) == []
+    crash_postgres()
+    # The connections of before are dead: writing again needs no new gateway.
+    assert writer.submit([shown(50)], [Feedback("request-50", 0, 1, reward=1.0)]).result(30) == [
+        "stored"
+    ]
+    writer.close(30)
+    store.close()
+    assert stored(url, "exposures") == {f"request-{number}" for number in range(51)}
+
+
+def test_a_database_that_is_not_there_is_named_without_its_password(url: str) -> None:
+    from data.errors import ExperimentError
+
+    absent = url.rpartition("/")[0].replace("matjip@", "matjip:secret@") + "/nowhere"
+    with pytest.raises(ExperimentError, match='"nowhere" does not exist') as refused:
+        ExperimentStore(absent)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_transaction_that_never_ends_is_an_error_not_a_wait(url: str) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute("LOCK TABLE exposures IN ACCESS EXCLUSIVE MODE")
+        waiting = psycopg.connect(url, options="-c statement_timeout=200")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            waiting.execute("SELECT 1 FROM exposures")
+        waiting.close()
