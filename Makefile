@@ -17,7 +17,7 @@ help:  ## list the targets
 .venv/.installed: locks/main.txt pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv .venv
 	@# torch first: it takes the CPU wheel where there is one; compiled, so that imports are fast
-	env -u PYTHONDONTWRITEBYTECODE $(PY) -m pip install --quiet torch==2.13.0
+	env -u PYTHONDONTWRITEBYTECODE $(PY) -m pip install --quiet "$$(grep '^torch==' locks/main.in)"
 	env -u PYTHONDONTWRITEBYTECODE $(PY) -m pip install --quiet --no-deps --require-hashes -r locks/main.txt
 	$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
 	$(PY) -m pip check

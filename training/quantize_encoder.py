@@ -12,7 +12,7 @@ from typing import Final
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from data.errors import ExportError
+from data.errors import ArtifactError, ExportError
 from data.manifest import Manifest, read_manifest, write_manifest
 from serving.analyzer import Analyzer, load_analyzer
 from serving.engines.onnx_runtime import OnnxRuntimeEngine
@@ -54,7 +54,10 @@ def quantize_graph(source: Path, target: Path, scheme: str) -> None:
             source,
             target,
             op_types_to_quantize=list(operators),
-            nodes_to_exclude=[node.name for node in nodes if keep(node)],
+            # A Gemm is first cut into a MatMul of this other name and an Add.
+            nodes_to_exclude=[
+                name for node in nodes if keep(node) for name in (node.name, f"{node.name}_MatMul")
+            ],
             per_channel=True,
             weight_type=QuantType.QInt8,
             # Fused graphs carry no shapes for some tensors; ORT then needs to be told their type.
@@ -77,9 +80,14 @@ def quantize_encoder(parent: Path, split: Path, out: Path, *, threads: int = 2) 
     """
     manifest = read_manifest(parent, MODEL_KIND)
     read_manifest(split, "split")
-    out.mkdir(parents=True, exist_ok=True)
     graph = out / "model.onnx"
     reference = load_analyzer(parent, threads=threads)
+    if reference.spec.format != "onnx-fp32":
+        raise ArtifactError(
+            f"{str(parent)!r} has format {reference.spec.format!r}, expected 'onnx-fp32'; "
+            "pass what the export step wrote"
+        )
+    out.mkdir(parents=True, exist_ok=True)
     texts = probe_texts(split / "validation.jsonl", reference.spec.max_tokens)
     refused: dict[str, list[str]] = {}
     accepted: tuple[str, Parity] | None = None

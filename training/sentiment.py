@@ -32,6 +32,7 @@ from training.calibration import calibrate
 from training.losses import ClassWeights
 from training.pretraining import ENCODER_KIND, start_from, token_frequency
 from training.recipe import Recipe
+from training.tokenizer import segment
 from training.trainer import PretrainableElectra, StageSettings, labelled_loss, run_stage
 
 
@@ -49,7 +50,7 @@ def _check_trainable(rows: list[LabelledReview]) -> None:
 
 
 def _length_report(tokenizer: Tokenizer, texts: list[str], recipe: Recipe) -> dict[str, float]:
-    lengths = np.asarray([len(e.ids) + 2 for e in tokenizer.encode_batch(texts)])
+    lengths = np.asarray([len(ids) + 2 for ids in segment(tokenizer, texts)])
     return {
         "tokens_p50": float(np.percentile(lengths, 50)),
         "tokens_p95": float(np.percentile(lengths, 95)),
@@ -113,6 +114,8 @@ def fine_tune(
 def _calibrated_spec(
     folder: Path, tokenizer: Tokenizer, spec: ModelSpec, rows: list[LabelledReview], threads: int
 ) -> ModelSpec:
+    if not rows:
+        return spec
     engine = PytorchEngine(folder, threads=threads)
     manifest = Manifest(
         kind=MODEL_KIND, contract_version=CONTRACT_VERSION, digest="", files={}, facts={}

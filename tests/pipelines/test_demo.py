@@ -3,10 +3,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kfp import compiler, components
 
 from data.manifest import read_manifest
 from pipelines.demo import run_demo
-from pipelines.local import Home, load_run
+from pipelines.local import Home, load_run, new_run, run_graph, source_digest
+from pipelines.placement import local_placement
+from pipelines.train_and_deploy import train_and_deploy
 
 pytestmark = pytest.mark.slow
 
@@ -92,6 +95,21 @@ def test_artifacts_are_whole(small_run: dict[str, Any]) -> None:
         ("gate-model", "gate"),
     ):
         assert read_manifest(run.artifact(step, output)).digest == run.step(step).outputs["Output"]
+
+
+def test_the_compiled_file_runs_the_same(small_run: dict[str, Any], tmp_path: Path) -> None:
+    home: Home = small_run["home"]
+    run = load_run(home, small_run["summary"]["run_id"])
+    assert run is not None
+    path = tmp_path / "train-and-deploy.yaml"
+    compiler.Compiler().compile(train_and_deploy(local_placement(source_digest())), str(path))
+    compiled = components.load_component_from_file(str(path))
+    again = run_graph(compiled, run.arguments, new_run(home, "compiled", run.arguments), home)
+    # The cache compares component, image, command and arguments: a hit means that they are equal.
+    assert [(s.name, s.status, s.cached) for s in again.steps] == [
+        (s.name, s.status, True) for s in run.steps
+    ]
+    assert [s.outputs for s in again.steps] == [s.outputs for s in run.steps]
 
 
 def test_again_comes_from_the_cache_and_an_edit_runs_what_depends_on_it(

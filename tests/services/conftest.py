@@ -50,6 +50,12 @@ def free_port() -> int:
         return port
 
 
+@pytest.fixture
+def free_address() -> str:
+    """``127.0.0.1:PORT`` that nobody listens on."""
+    return f"127.0.0.1:{free_port()}"
+
+
 def wait_until(
     ready: Callable[[], bool], process: "subprocess.Popen[bytes]", log: Path, *, timeout_s: float
 ) -> None:
@@ -161,6 +167,11 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStud
     server.stop()
 
 
+def docker(*command: str) -> bool:
+    """Whether the engine did it."""
+    return subprocess.run([DOCKER, *command], capture_output=True, check=False).returncode == 0
+
+
 @pytest.fixture(scope="session")
 def container_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Docker engine of this session; returns its address, which DOCKER_HOST names meanwhile.
@@ -184,15 +195,17 @@ def container_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", address)
         wait_until(
-            lambda: subprocess.run([DOCKER, "info"], capture_output=True).returncode == 0,
+            lambda: docker("info"),
             process,
             log,
             timeout_s=90,
         )
         yield address
+        docker("image", "prune", "--all", "--force", "--filter", "until=240h")
     end(process)
     # The engine leaves this mount behind, and its folder could not be deleted.
-    subprocess.run(["umount", folder / "exec" / "netns" / "default"], capture_output=True)
+    left = folder / "exec" / "netns" / "default"
+    subprocess.run(["umount", left], capture_output=True, check=False)
 
 
 @pytest.fixture(scope="session")
@@ -204,8 +217,8 @@ def main_image(container_engine: str) -> str:
     """
     tarball = Path(prepared("MATJIP_TEST_BASE"))
     base = f"matjip-base:{tarball.stat().st_mtime_ns}"
-    if subprocess.run([DOCKER, "image", "inspect", base], capture_output=True).returncode:
-        subprocess.run([DOCKER, "import", tarball, base], check=True)
+    if not docker("image", "inspect", base) and not docker("import", str(tarball), base):
+        pytest.fail(f"the engine cannot import {str(tarball)!r}; delete it and run again")
     built = subprocess.run(
         ["components/images/build", "--base", base],
         cwd=ROOT,

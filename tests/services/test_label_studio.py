@@ -43,12 +43,16 @@ def gold() -> list[SourceRow]:
 
 @pytest.fixture(scope="module")
 def project(client: Any, gold: list[SourceRow]) -> int:
-    """A project of gold reviews, labelled through the API by two people; two are left unlabelled."""
+    """Gold reviews, labelled through the API by two people; the last ones are left unlabelled."""
     project_id: int = client.projects.create(
         title="음식점 리뷰", label_config=labelling_config()
     ).id
-    client.projects.import_tasks(id=project_id, request=[{"data": row.source["data"]} for row in gold])
-    listed = {t.data["review_id"]: t.id for t in client.tasks.list(project=project_id, page_size=500)}
+    client.projects.import_tasks(
+        id=project_id, request=[{"data": row.source["data"]} for row in gold]
+    )
+    listed = {
+        t.data["review_id"]: t.id for t in client.tasks.list(project=project_id, page_size=500)
+    }
     first = client.users.whoami().id
     second = client.users.create(email="second@example.com", username="second").id
     for number, row in enumerate(gold[:-UNLABELLED]):
@@ -173,8 +177,11 @@ def mark(page: Page, label: str, words: str) -> None:
     page.locator(".lsf-label", has_text=label).click()
     box = page.evaluate(
         """words => {
-            const node = document.querySelector(".lsf-richtext__line").firstChild;
-            const at = node.data.indexOf(words), range = document.createRange();
+            const line = document.querySelector(".lsf-richtext__container");
+            const walker = document.createTreeWalker(line, NodeFilter.SHOW_TEXT);
+            while (!walker.nextNode().data.includes(words)) {}
+            const node = walker.currentNode, range = document.createRange();
+            const at = node.data.indexOf(words);
             range.setStart(node, at);
             range.setEnd(node, at + words.length);
             const box = range.getBoundingClientRect();

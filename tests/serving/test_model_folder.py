@@ -59,6 +59,7 @@ def test_a_missing_spec_is_refused(tmp_path):
         {"id2intensity": {"0": -2, "1": -1, "2": 0, "3": 1, "4": 1}},
         {"emotion_thresholds": {"joy": 0.5}},
         {"emotion_thresholds": dict.fromkeys(EMOTIONS)},
+        {"mention_thresholds": {"food": 0.5}},
     ],
     ids=str,
 )

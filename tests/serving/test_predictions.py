@@ -194,6 +194,18 @@ def test_each_emotion_has_its_own_threshold_and_reaching_it_is_enough():
     assert nothing[0].emotions.labels == ()
 
 
+def test_an_aspect_is_spoken_of_from_its_own_threshold_on():
+    # Spoken of by 0.3, and if so positive: the likeliest single state is "absent".
+    scores = [[math.log(0.3 / 0.7), 3.0, -3.0]] * 6
+    got = probabilities(logits(aspects=scores), Temperatures())
+    lowered = spec(mention_thresholds=dict.fromkeys(ASPECTS, 0.5) | {"hygiene": 0.25})
+    answer = to_predictions(got, ONE, lowered)[0].aspects
+    assert {name: aspect.label for name, aspect in answer.items()} == dict.fromkeys(
+        ASPECTS, "absent"
+    ) | {"hygiene": "positive"}
+    assert answer["hygiene"].probabilities == answer["food"].probabilities
+
+
 def test_the_number_of_windows_is_passed_on():
     got = probabilities(logits(), Temperatures())
     answer = to_predictions(got, np.asarray([7]), spec())[0]

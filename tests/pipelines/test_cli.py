@@ -1,0 +1,97 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.cli import STEPS
+from pipelines.cluster import GRAPHS
+from pipelines.local import Home, load_run
+from pipelines.placement import local_placement
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _cli(*arguments: str, var: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", *arguments],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "MATJIP_VAR": str(var)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_every_step_of_both_graphs_has_a_target() -> None:
+    tasks = {
+        (name, task)
+        for name, build in GRAPHS.items()
+        for task in build(local_placement("0")).pipeline_spec.root.dag.tasks
+        if task != "importer"
+    }
+    assert set(STEPS.values()) == tasks
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in STEPS:
+        assert f"\n{target}: setup  ## " in makefile
+
+
+def test_make_help_lists_every_target() -> None:
+    listed = subprocess.run(
+        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = [line.split(":")[0] for line in makefile.splitlines() if ":" in line and "##" in line]
+    assert len(targets) > 20
+    assert all(f"  {target} " in listed for target in targets if not target.startswith("\t"))
+
+
+def test_steps_one_by_one_begin_a_run_and_go_on_in_it(tmp_path: Path) -> None:
+    first = _cli("step", "ingest", var=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "snapshot: " in first.stdout
+    second = _cli("step", "validate", var=tmp_path)
+    assert second.returncode == 0, second.stderr
+    run = load_run(Home(root=tmp_path), None)
+    assert run is not None
+    assert [step.name for step in run.steps] == ["ingest-labels", "validate-labels"]
+    changed = _cli("step", "split", "--set", "seed=7", "--run", run.run_id, var=tmp_path)
+    assert changed.returncode == 0, changed.stderr
+    split = json.loads((tmp_path / "runs" / f"{run.run_id}.json").read_bytes())["steps"][-1]
+    manifest = json.loads((Path(split["outputs"]["split"]["uri"]) / "manifest.json").read_bytes())
+    assert manifest["facts"]["seed"] == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["step", "gate"], "make evaluate-sentiment"),
+        (["step", "nothing"], "'nothing'"),
+        (["step", "ingest", "--set", "colour=1"], "colour"),
+        (["step", "ingest", "--run", "none-such"], "none-such"),
+        (["demo", "--labels", "/no/such/file.json"], "/no/such/file.json"),
+        (["demo", "--recipe", "gigantic"], "gigantic"),
+        (["serve"], "make demo"),
+        (["compare"], "No such command"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_message(
+    arguments: list[str], says: str, tmp_path: Path
+) -> None:
+    done = _cli(*arguments, var=tmp_path)
+    assert done.returncode != 0
+    assert says in done.stderr.replace("\n", "")
+    assert "Traceback" not in done.stderr
+
+
+def test_one_step_of_a_finished_run(small_run: dict[str, Any]) -> None:
+    home: Home = small_run["home"]
+    run_id = small_run["summary"]["run_id"]
+    done = _cli("step", "gate", "--run", run_id, var=home.root)
+    assert done.returncode == 0, done.stderr
+    run = load_run(home, run_id)
+    assert run is not None
+    first, again = (s.outputs["Output"] for s in run.steps if s.name == "gate-model")
+    assert first == again
