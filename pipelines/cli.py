@@ -12,7 +12,10 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 
+from data.contract import json_schemas
 from data.errors import MatjipError, SettingsError
+from data.labelling import labelling_config
+from data.manifest import write_json, write_text_atomically
 from pipelines.arguments import compare_arguments, home_from_environment, train_arguments
 from pipelines.cluster import GRAPHS, compile_graphs, submit_graph
 from pipelines.demo import run_demo
@@ -151,6 +154,21 @@ def open_mlflow(port: int = 5000) -> None:
     command += ["--port", str(port), "--backend-store-uri", home.tracking_uri]
     command += ["--default-artifact-root", str(home.folder("mlflow") / "artifacts")]
     os.execve(sys.executable, command, dict(os.environ))  # noqa: S606
+
+
+@app.command()
+def contract(
+    out: Annotated[Path, typer.Option(help="Folder for the schemas and the config.")] = Path(
+        "var/contract"
+    ),
+) -> None:
+    """Write the contract's JSON Schemas and the Label Studio labelling config."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, schema in json_schemas().items():
+        write_json(out / f"{name}.schema.json", schema)
+        print(out / f"{name}.schema.json")
+    write_text_atomically(out / "label_studio.xml", labelling_config())
+    print(out / "label_studio.xml")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("data", "serving", "training", "components", "pipelines", "mlflow", "bench")
+ROOMS = ("data", "serving", "training", "components", "pipelines", "mlflow")
 BEGIN, END = "<!-- tree -->\n```\n", "```\n<!-- /tree -->"
 
 

@@ -9,12 +9,13 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, ElectraConfig, ElectraModel, set_seed
+from transformers import AutoConfig, AutoTokenizer, ElectraConfig, ElectraModel, set_seed
 
 from data.contract import LabelledReview
 from data.errors import ArtifactError, SettingsError
@@ -67,6 +68,18 @@ def new_encoder(recipe: Recipe, tokenizer: Tokenizer) -> MultiTaskElectra:
     return MultiTaskElectra(config, head_dropout=recipe.fine_tuning.head_dropout)
 
 
+def _load_pretrained(name: str) -> tuple[ElectraModel, Any]:
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    if config.model_type != "electra":
+        raise ValueError(f"it is of type {config.model_type!r}, not 'electra'")
+    electra = ElectraModel.from_pretrained(name, use_safetensors=None, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    # Where there is no vocabulary, transformers makes a tokenizer of special tokens alone.
+    if not config.vocab_size / 2 < len(tokenizer) <= config.vocab_size:
+        raise ValueError(f"its tokenizer has {len(tokenizer)} tokens, not {config.vocab_size}")
+    return electra, tokenizer
+
+
 def adopt_pretrained(name: str, out: Path) -> None:
     """Bring a pretrained ELECTRA's weights and tokenizer into an encoder folder.
 
@@ -74,9 +87,8 @@ def adopt_pretrained(name: str, out: Path) -> None:
         SettingsError: it cannot be had, is not an ELECTRA, or asks to run code of its own.
     """
     try:
-        electra = ElectraModel.from_pretrained(name, use_safetensors=None, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+        electra, tokenizer = _load_pretrained(name)
+    except (OSError, ValueError, SafetensorError) as error:
         raise SettingsError(
             f"encoder.pretrained={name!r} cannot be loaded: {error}; check the name, or that the "
             "hub can be reached, or pass a folder, or remove the key to make an encoder on the spot"

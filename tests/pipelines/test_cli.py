@@ -95,3 +95,11 @@ def test_one_step_of_a_finished_run(small_run: dict[str, Any]) -> None:
     assert run is not None
     first, again = (s.outputs["Output"] for s in run.steps if s.name == "gate-model")
     assert first == again
+
+
+def test_the_contract_is_written(tmp_path: Path) -> None:
+    done = _cli("contract", "--out", str(tmp_path), var=tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"Review.schema.json", "Prediction.schema.json", "label_studio.xml"} <= names
+    assert "food:positive" in (tmp_path / "label_studio.xml").read_text(encoding="utf-8")
