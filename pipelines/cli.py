@@ -141,7 +141,7 @@ def serve(
         raise SettingsError("nothing has been deployed yet; run `make demo` first")
     deployment = record.artifact("deploy-challenger", "deployment") / "deployment.json"
     print(f"http://127.0.0.1:{port}/docs", flush=True)
-    command = [sys.executable, "-m", "serving.app", "--deployment", str(deployment)]
+    command = [sys.executable, "-m", "serving.gateway.app", "--deployment", str(deployment)]
     environment = os.environ | {"MATJIP_STORE_URL": home.store_url}
     os.execve(sys.executable, [*command, "--port", str(port)], environment)  # noqa: S606
 

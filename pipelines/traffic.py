@@ -37,7 +37,7 @@ def gateway(deployment: Path, store_url: str, log: Path) -> Iterator[str]:
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "serving.app", "--deployment", str(deployment)]
+    command = [sys.executable, "-m", "serving.gateway.app", "--deployment", str(deployment)]
     environment = os.environ | {"MATJIP_PORT": str(port), "MATJIP_STORE_URL": store_url}
     environment.pop("MATJIP_VAR", None)
     with (

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, event
 from data.contract import CONTRACT_VERSION
 from data.manifest import Manifest, write_manifest
 from serving.model_folder import MODEL_KIND, ModelFormat, ModelSpec, write_spec
-from serving.registry import Registry, connect
+from serving.registry.connection import Registry, connect
 
 ModelMaker = Callable[..., Manifest]
 

@@ -56,7 +56,7 @@ def test_files_are_short_enough_to_tell_one_story() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["data.contract", "serving.app", "training.recipe", "pipelines.local"]
+    "module", ["data.contract", "serving.gateway.app", "training.recipe", "pipelines.local"]
 )
 def test_importing_touches_nothing(module: str, tmp_path: Path) -> None:
     code = f"""

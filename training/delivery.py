@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data.manifest import Manifest, read_manifest, write_manifest
 from serving.deployment import read_deployment
-from serving.promotion import DEPLOYMENT_KIND, Verdict
-from serving.promotion import deploy_challenger as deploy
-from serving.promotion import promote_model as promote
-from serving.registry import connect
-from serving.versions import download, resolve
+from serving.registry.connection import connect
+from serving.registry.promotion import DEPLOYMENT_KIND, Verdict
+from serving.registry.promotion import deploy_challenger as deploy
+from serving.registry.promotion import promote_model as promote
+from serving.registry.versions import download, resolve
 from training.comparison import COMPARISON_KIND
 from training.evaluation.evaluation import EVALUATION_KIND, evaluate_models
 from training.gate import GatePolicy, gate

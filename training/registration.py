@@ -16,11 +16,11 @@ from pydantic import BaseModel, ConfigDict
 from data.contract import CONTRACT_VERSION
 from data.errors import GateError, RegistryError
 from data.manifest import Manifest, canonical_digest, read_manifest, write_json, write_manifest
-from serving.aliases import move_alias
-from serving.evidence import ROLLED_BACK_TAG, Alias, Evidence
 from serving.model_folder import MODEL_KIND
-from serving.registry import Metric, Registry, ResolvedVersion, log_run
-from serving.versions import register_version, resolve
+from serving.registry.aliases import move_alias
+from serving.registry.connection import Metric, Registry, ResolvedVersion, log_run
+from serving.registry.evidence import ROLLED_BACK_TAG, Alias, Evidence
+from serving.registry.versions import register_version, resolve
 from training.model_card import figures_in, model_card
 from training.recipe import Recipe
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from data.manifest import read_manifest
 from serving.model_folder import MODEL_KIND
-from serving.registry import connect, log_run
+from serving.registry.connection import connect, log_run
 from training.pretraining import ENCODER_KIND
 from training.recipe import Recipe
 

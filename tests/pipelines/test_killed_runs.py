@@ -12,8 +12,8 @@ import pytest
 
 from pipelines.arguments import gold_labels
 from pipelines.local import Home, RunRecord, load_run
-from serving.aliases import read_ledger
-from serving.registry import connect
+from serving.registry.aliases import read_ledger
+from serving.registry.connection import connect
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -1,6 +1,6 @@
 """MLflow as a team deploys it: PostgreSQL behind it, artifacts through it.
 
-What becomes of a server that is killed is in tests/serving/test_registry_server.py, on SQLite.
+A server that is killed: tests/serving/registry/test_registry_server.py, on SQLite.
 """
 
 import os
@@ -16,8 +16,8 @@ import pytest
 
 from data.manifest import Manifest, read_manifest
 from serving.model_folder import MODEL_KIND
-from serving.registry import connect, log_run
-from serving.versions import download, register_version, resolve
+from serving.registry.connection import connect, log_run
+from serving.registry.versions import download, register_version, resolve
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 

@@ -163,7 +163,7 @@ StartGateway = Callable[..., AbstractContextManager[RunningGateway]]
 
 @pytest.fixture(scope="session")
 def run_gateway() -> StartGateway:
-    """Starts `python -m serving.app` on a free port, and stops it."""
+    """Starts `python -m serving.gateway.app` on a free port, and stops it."""
 
     @contextmanager
     def start(folder: Path, deployment: Deployment, **settings: object) -> Iterator[RunningGateway]:
@@ -178,7 +178,15 @@ def run_gateway() -> StartGateway:
         log = folder / "gateway.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "serving.app", "--deployment", path, "--port", str(port)],
+                [
+                    sys.executable,
+                    "-m",
+                    "serving.gateway.app",
+                    "--deployment",
+                    path,
+                    "--port",
+                    str(port),
+                ],
                 env=environment,
                 stdout=output,
                 stderr=output,

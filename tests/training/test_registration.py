@@ -4,9 +4,9 @@ import pytest
 from data.contract import CONTRACT_VERSION
 from data.errors import ArtifactError, GateError, RegistryError
 from data.manifest import canonical_digest, read_manifest, write_json, write_manifest
-from serving.aliases import read_ledger
-from serving.promotion import Verdict, deploy_challenger, promote_model
-from serving.versions import get_version, resolve
+from serving.registry.aliases import read_ledger
+from serving.registry.promotion import Verdict, deploy_challenger, promote_model
+from serving.registry.versions import get_version, resolve
 from training.model_card import figures_in
 from training.recipe import Recipe
 from training.registration import Registration, register_model

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-import serving.registry as module
+import serving.registry.connection as module
 from data.errors import ArtifactError, RegistryError
 from data.manifest import MANIFEST_NAME, canonical_digest, read_manifest, write_manifest
 from serving.model_folder import MODEL_KIND
-from serving.registry import KEY_TAG, Registry, connect, log_run
-from serving.versions import READY, STATUS_TAG, download, register_version, resolve
+from serving.registry.connection import KEY_TAG, Registry, connect, log_run
+from serving.registry.versions import READY, STATUS_TAG, download, register_version, resolve
 
 NAME = "sentiment"
 
@@ -383,7 +383,8 @@ def test_nothing_is_written_outside_the_registrys_folder(registry, make_model, t
 
 
 def test_importing_the_registry_does_not_import_mlflow():
-    code = "import sys, training.registration, serving.promotion; print('mlflow' in sys.modules)"
+    modules = "sys, training.registration, serving.registry.promotion"
+    code = f"import {modules}; print('mlflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

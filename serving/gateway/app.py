@@ -1,9 +1,9 @@
 """The HTTP API: routes, their documentation, and the command that serves them.
 
-    python -m serving.app --deployment var/run/deployment.json
+    python -m serving.gateway.app --deployment var/run/deployment.json
 
 ``POST /v1/analyze`` and ``POST /v1/feedback`` read their bodies themselves, so that size is counted
-while bytes arrive and one bad review never fails the others; what they do is in serving/gateway.py.
+while bytes arrive and one bad review never fails the others; what they do is in answering.py.
 """
 
 import logging
@@ -24,10 +24,10 @@ from data.contract import CONTRACT_VERSION
 from data.errors import MatjipError
 from data.privacy import mask_text
 from serving.deployment import Deployment, read_deployment
-from serving.gateway import Gateway
-from serving.limits import Refusal, error_answer, json_answer
-from serving.middleware import RequestScope
-from serving.schemas import (
+from serving.gateway.answering import Gateway
+from serving.gateway.limits import Refusal, error_answer, json_answer
+from serving.gateway.middleware import RequestScope
+from serving.gateway.schemas import (
     ANALYZE_EXAMPLES,
     FEEDBACK_EXAMPLES,
     AnalyzeOut,
@@ -37,7 +37,7 @@ from serving.schemas import (
     ReadyOut,
     analyze_request_schema,
 )
-from serving.settings import ServingSettings, read_settings
+from serving.gateway.settings import ServingSettings, read_settings
 
 _TURNED_AWAY: Final = frozenset({408, 413, 429, 503})
 _CODES: Final = {404: "not_found", 405: "method_not_allowed"}

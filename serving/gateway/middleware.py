@@ -10,9 +10,9 @@ from typing import Final
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.limits import error_answer
-from serving.metrics import GatewayMetrics
-from serving.schemas import REQUEST_ID_PATTERN
+from serving.gateway.limits import error_answer
+from serving.gateway.metrics import GatewayMetrics
+from serving.gateway.schemas import REQUEST_ID_PATTERN
 
 HEADER: Final = "X-Request-Id"
 ROUTES: Final = frozenset({"/v1/analyze", "/v1/feedback", "/health", "/ready", "/metrics"})

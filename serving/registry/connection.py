@@ -1,7 +1,7 @@
 """The connection to MLflow: one registry, its errors, its lock, and the runs logged to it.
 
-The only module that imports MLflow. Versions are registered and fetched by serving/versions.py;
-aliases are moved by serving/aliases.py only.
+The only module that imports MLflow. Versions are registered and fetched by versions.py; aliases are
+moved by aliases.py only.
 """
 
 import os
@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from data.errors import RegistryError
 from data.manifest import MANIFEST_NAME, Manifest, canonical_digest
-from serving.signature import Signature
+from serving.registry.signature import Signature
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -16,8 +16,7 @@ from pydantic import ValidationError
 
 from data.errors import RegistryError
 from data.manifest import MANIFEST_NAME, Manifest
-from serving.model_files import check_file_names, check_model_folder, same_as_registered
-from serving.registry import (
+from serving.registry.connection import (
     KEY_TAG,
     Registry,
     ResolvedVersion,
@@ -29,7 +28,8 @@ from serving.registry import (
     store_signature,
     version_of_alias,
 )
-from serving.signature import CLASSIFIER_SIGNATURE, Signature
+from serving.registry.model_files import check_file_names, check_model_folder, same_as_registered
+from serving.registry.signature import CLASSIFIER_SIGNATURE, Signature
 
 STATUS_TAG: Final = "status"
 READY: Final = "ready"

@@ -14,8 +14,8 @@ import pytest
 from data.errors import RegistryError
 from data.manifest import read_manifest
 from serving.model_folder import MODEL_KIND
-from serving.registry import connect, log_run
-from serving.versions import download, register_version, resolve
+from serving.registry.connection import connect, log_run
+from serving.registry.versions import download, register_version, resolve
 
 pytestmark = pytest.mark.services
 NAME = "sentiment"

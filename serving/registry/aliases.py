@@ -14,9 +14,9 @@ from typing import Final, Literal
 from pydantic import ValidationError
 
 from data.errors import RegistryError
-from serving.evidence import Alias, Evidence, LedgerEntry, check_evidence, last_move
-from serving.registry import Registry, locked, reported, version_of_alias
-from serving.versions import READY, STATUS_TAG, get_version
+from serving.registry.connection import Registry, locked, reported, version_of_alias
+from serving.registry.evidence import Alias, Evidence, LedgerEntry, check_evidence, last_move
+from serving.registry.versions import READY, STATUS_TAG, get_version
 
 LEDGER_NAME: Final = "alias_ledger.jsonl"
 _LEDGER_TAG: Final = "alias_ledger."

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from data.errors import RegistryError
-from serving.aliases import LEDGER_NAME, move_alias, read_ledger
-from serving.evidence import Evidence
-from serving.registry import log_run
-from serving.versions import register_version, resolve
+from serving.registry.aliases import LEDGER_NAME, move_alias, read_ledger
+from serving.registry.connection import log_run
+from serving.registry.evidence import Evidence
+from serving.registry.versions import register_version, resolve
 
 NAME = "sentiment"
 
@@ -231,7 +231,7 @@ def test_a_ledger_edited_by_hand_is_refused(pair):
 
 
 def test_only_one_function_sets_aliases():
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     rooms = ("data", "serving", "training", "components", "pipelines")
     setting = [
         path.relative_to(root).as_posix()
@@ -239,4 +239,4 @@ def test_only_one_function_sets_aliases():
         for path in (root / room).rglob("*.py")
         if "registered_model_alias" in path.read_text(encoding="utf-8")
     ]
-    assert setting == ["serving/aliases.py"]
+    assert setting == ["serving/registry/aliases.py"]

@@ -2,13 +2,13 @@ import pytest
 
 from data.errors import ExperimentError, RegistryError
 from data.manifest import read_manifest, write_manifest
-from serving.aliases import move_alias, read_ledger
 from serving.deployment import read_deployment
-from serving.evidence import Evidence
 from serving.model_folder import MODEL_KIND
-from serving.promotion import Verdict, deploy_challenger, promote_model, restore_champion
-from serving.registry import log_run
-from serving.versions import register_version, resolve
+from serving.registry.aliases import move_alias, read_ledger
+from serving.registry.connection import log_run
+from serving.registry.evidence import Evidence
+from serving.registry.promotion import Verdict, deploy_challenger, promote_model, restore_champion
+from serving.registry.versions import register_version, resolve
 
 NAME = "sentiment"
 

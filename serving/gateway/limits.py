@@ -9,7 +9,7 @@ import orjson
 from fastapi import HTTPException, Request, Response
 from starlette.requests import ClientDisconnect
 
-from serving.schemas import ErrorAnswer, ErrorOut
+from serving.gateway.schemas import ErrorAnswer, ErrorOut
 
 JSON: Final = "application/json"
 _DISCARD_FACTOR: Final = 16

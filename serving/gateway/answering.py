@@ -14,7 +14,6 @@ from fastapi import Request, Response
 from pydantic import ValidationError
 
 from data.errors import ExperimentError, MatjipError
-from serving.arms import Answer, LoadedArm, answer_texts, load_arms
 from serving.deployment import Arm, ArmName, Deployment
 from serving.experiments.assignment import arm_of, unit_hash
 from serving.experiments.store import (
@@ -25,10 +24,11 @@ from serving.experiments.store import (
     RequestIdReusedError,
 )
 from serving.experiments.writer import StoreWriter
-from serving.limits import Admission, Refusal, json_answer, read_json
-from serving.metrics import GatewayMetrics
-from serving.schemas import AnalyzeIn, FeedbackIn, ItemError, first_problem, read_item
-from serving.settings import ServingSettings
+from serving.gateway.arms import Answer, LoadedArm, answer_texts, load_arms
+from serving.gateway.limits import Admission, Refusal, json_answer, read_json
+from serving.gateway.metrics import GatewayMetrics
+from serving.gateway.schemas import AnalyzeIn, FeedbackIn, ItemError, first_problem, read_item
+from serving.gateway.settings import ServingSettings
 
 _log = logging.getLogger(__name__)
 _ENGINE_FAILED = ItemError(

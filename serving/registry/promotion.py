@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data.errors import ExperimentError, RegistryError
 from data.manifest import canonical_digest, write_json, write_manifest
-from serving.aliases import move_alias, read_ledger
 from serving.deployment import ARMS, Arm, ArmName, Deployment, write_deployment
-from serving.evidence import ROLLED_BACK_TAG, Evidence
-from serving.registry import Metric, Registry, ResolvedVersion, locked, log_run, reported
-from serving.versions import download, get_version, resolve
+from serving.registry.aliases import move_alias, read_ledger
+from serving.registry.connection import Metric, Registry, ResolvedVersion, locked, log_run, reported
+from serving.registry.evidence import ROLLED_BACK_TAG, Evidence
+from serving.registry.versions import download, get_version, resolve
 
 DEPLOYMENT_KIND: Final = "deployment"
 PROMOTION_KIND: Final = "promotion"

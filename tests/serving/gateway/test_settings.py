@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from data.errors import SettingsError
-from serving.settings import ServingSettings, read_settings
+from serving.gateway.settings import ServingSettings, read_settings
 
 
 def test_the_defaults_listen_at_home_only():
