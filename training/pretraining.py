@@ -72,7 +72,7 @@ def _load_pretrained(name: str) -> tuple[ElectraModel, Any]:
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     if config.model_type != "electra":
         raise ValueError(f"it is of type {config.model_type!r}, not 'electra'")
-    electra = ElectraModel.from_pretrained(name, use_safetensors=None, trust_remote_code=False)
+    electra = ElectraModel.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     # Where there is no vocabulary, transformers makes a tokenizer of special tokens alone.
     if not config.vocab_size / 2 < len(tokenizer) <= config.vocab_size:
