@@ -275,7 +275,7 @@ def run_graph(
     view = StepView(run.graph, list(graph.pipeline_spec.root.dag.tasks), sys.stdout)
     try:
         with (
-            log.open("a", encoding="utf-8") as file,
+            log.open("a", encoding="utf-8", buffering=1) as file,
             view,
             _observed(view.start, ended),
             contextlib.redirect_stdout(_Log(file, view)),

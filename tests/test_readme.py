@@ -21,6 +21,8 @@ def _first_line(path: Path) -> str:
         return text.split("\n")[0].lstrip("# ")
     if path.name == "reviews.json":
         return "The gold corpus, as Label Studio exports it"
+    if path.name == "requirements.txt":
+        return "What requirements.in names, locked with hashes"
     comment = next((line for line in text.splitlines() if re.match(r"#+ \w", line)), "")
     return comment.lstrip("# ")
 
