@@ -78,7 +78,7 @@ compile: setup  ## compile both graphs for a cluster, to var/compiled
 submit: setup  ## send train_and_deploy to a Kubeflow server: make submit HOST=http://...
 	$(CLI) submit --host "$(HOST)" $(ARGS)
 images: setup  ## build the component images: make images BASE=python:3.11-slim-bookworm
-	components/images/build $(if $(BASE),--base $(BASE),)
+	components/images/build $(if $(BASE),--base $(BASE),) $(ARGS)
 real-data: setup  ## train and report on real Korean reviews; MATJIP_REAL_DATA names the folder
 	@# glibc would hand every large tensor back to the system: 15% of a training step
 	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=268435456 $(CLI) real-data

@@ -108,7 +108,7 @@ def test_killed_at_every_step_and_started_again(tmp_path: Path) -> None:
     folder = run.artifact("register-model", "registration")
     registration = json.loads((folder / "registration.json").read_bytes())
     found = registry.client.search_model_versions("name='matjip-sentiment'")
-    assert sorted(v.version for v in found) == sorted(
+    assert sorted(str(v.version) for v in found) == sorted(
         v["version"] for v in registration["versions"]
     ), "nothing is registered twice or by halves"
     moved = [e for e in read_ledger(registry, "matjip-sentiment") if e.phase == "moved"]

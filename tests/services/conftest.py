@@ -201,7 +201,8 @@ def container_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             timeout_s=90,
         )
         yield address
-        docker("image", "prune", "--all", "--force", "--filter", "until=240h")
+        docker("image", "prune", "--all", "--force", "--filter", "until=72h")
+        docker("builder", "prune", "--force", "--keep-storage", "8GB")
     end(process)
     # The engine leaves this mount behind, and its folder could not be deleted.
     left = folder / "exec" / "netns" / "default"
