@@ -18,8 +18,8 @@ from pipelines.summary import build_summary
 from pipelines.traffic import exposures_so_far, replay_held_out
 from pipelines.train_and_deploy import train_and_deploy
 
-REQUESTS: Final = 6000
-RULE: Final = "{margin: 0.05, alpha: 0.05, min_exposures_per_arm: 500, tuned_for_units: 6000}"
+REQUESTS: Final = 5000
+RULE: Final = "{margin: 0.05, alpha: 0.05, min_exposures_per_arm: 500, tuned_for_units: 5000}"
 FIGURES: Final = {
     "three_class_macro_f1": "sentiment, macro-F1",
     "intensity_mae": "intensity, mean error",

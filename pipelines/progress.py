@@ -9,7 +9,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-LONGEST_LINE = 70
+OTHER_COLUMNS = 50
+"""Cells that the other columns take; the rest of the terminal shows a step's last line."""
 
 
 class StepView:
@@ -69,7 +70,9 @@ class StepView:
         if self._current:
             name, since = self._current
             took = f"{time.monotonic() - since:.1f} s"
-            table.add_row("▶", name, Text("running", "yellow"), took, self._line[:LONGEST_LINE])
+            line = Text(self._line, "dim")
+            line.truncate(max(self._console.width - OTHER_COLUMNS, 8), overflow="ellipsis")
+            table.add_row("▶", name, Text("running", "yellow"), took, line)
         for name in self._waiting:
             if not self._current or name != self._current[0]:
                 table.add_row("○", Text(name, "dim"), "", "", "")

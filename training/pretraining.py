@@ -214,7 +214,9 @@ def pretrain_encoder(
     corpus = canonical_digest(texts)
     work = checkpoints / f"pretrain-{canonical_digest([recipe.digest, corpus])[:16]}"
     work.mkdir(parents=True, exist_ok=True)
+    print(f"corpus: {len(real)} real and {len(synthetic)} synthetic texts", flush=True)
     tokenizer = train_tokenizer(texts, vocabulary=recipe.encoder.vocabulary)
+    print(f"tokenizer: {tokenizer.get_vocab_size()} subwords", flush=True)
     set_seed(recipe.seed)
     encoder = new_encoder(recipe, tokenizer)
     vocabulary = tokenizer.get_vocab_size()

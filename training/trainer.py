@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainerState,
@@ -298,5 +299,6 @@ def run_stage(
         weight_decay=settings.weight_decay,
         embedding_factor=settings.embedding_factor,
     )
+    trainer.remove_callback(PrinterCallback)  # our own lines say it once
     trainer.train(resume_from_checkpoint=_last_whole_checkpoint(checkpoints))
     return progress.curve
