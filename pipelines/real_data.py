@@ -16,18 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from components.evaluate_held_out import evaluate_held_out
-from components.export_onnx import export_onnx
-from components.ingest_labels import ingest_labels
-from components.pretrain_encoder import pretrain_encoder
-from components.quantize_encoder import quantize_encoder
-from components.split_dataset import split_dataset
-from components.train_sentiment import train_sentiment
-from components.validate_labels import validate_labels
 from data.errors import SettingsError
 from data.manifest import file_sha256, write_json
 from pipelines.arguments import gold_labels, tracking_uri
 from pipelines.local import Home, RunRecord, new_run, run_graph, source_digest
 from pipelines.placement import Placement, local_placement, place
+from pipelines.stages import labels_to_validated, split_to_models, validated_to_split
 from training.recipe import read_recipe
 
 STARS: Final = """
@@ -80,72 +74,50 @@ def train_and_report(placement: Placement, name: str, *, corpus_from_split: bool
         seed: int = 20261101,
         evaluation_settings: str = "",
     ) -> None:
-        ingested = ingest_labels(
-            source=labels,
+        validated = labels_to_validated(
+            placement,
+            labels=labels,
+            labels_digest=labels_digest,
             kind=labels_kind,
             mapping=mapping,
             guideline_version="1.0",
-            source_digest=labels_digest,
-        )
-        validated = validate_labels(
-            snapshot=ingested.outputs["snapshot"],
             policy=policy,
-            inputs=ingested.outputs["Output"],
         )
-        split = split_dataset(
-            validated=validated.outputs["validated"],
+        split = validated_to_split(
+            placement,
+            validated,
             group_by=group_by,
             validation_share=validation_share,
             test_share=0.0,
             seed=seed,
-            inputs=validated.outputs["Output"],
         )
-        corpus = {"reviews": split.outputs["split"]} if corpus_from_split else {}
-        encoder = pretrain_encoder(recipe=recipe, checkpoints=checkpoints, inputs="", **corpus)
-        trained = train_sentiment(
-            split=split.outputs["split"],
-            encoder=encoder.outputs["encoder"],
+        made = split_to_models(
+            placement,
+            split,
             recipe=recipe,
             checkpoints=checkpoints,
             tracking_uri=tracking_uri,
-            inputs=f"{split.outputs['Output']} {encoder.outputs['Output']}",
-        )
-        exported = export_onnx(
-            model=trained.outputs["model"],
-            split=split.outputs["split"],
             threads=threads,
-            inputs=trained.outputs["Output"],
+            corpus_from_split=corpus_from_split,
         )
-        quantized = quantize_encoder(
-            exported=exported.outputs["exported"],
-            split=split.outputs["split"],
-            threads=threads,
-            inputs=exported.outputs["Output"],
-        )
-        reported = ingest_labels(
-            source=held_out,
+        reported = labels_to_validated(
+            placement,
+            labels=held_out,
+            labels_digest=held_out_digest,
             kind="table",
             mapping=held_out_mapping,
             guideline_version="1.0",
-            source_digest=held_out_digest,
-        ).set_display_name("ingest-held-out")
-        fit = validate_labels(
-            snapshot=reported.outputs["snapshot"],
             policy=AS_THEY_ARE,
-            inputs=reported.outputs["Output"],
-        ).set_display_name("validate-held-out")
+        )
         evaluated = evaluate_held_out(
             split=split.outputs["split"],
-            reviews=fit.outputs["validated"],
-            model=quantized.outputs["quantized"],
-            parent=exported.outputs["exported"],
+            reviews=reported.outputs["validated"],
+            model=made.quantized.outputs["quantized"],
+            parent=made.exported.outputs["exported"],
             settings=evaluation_settings,
-            inputs=f"{quantized.outputs['Output']} {fit.outputs['Output']}",
+            inputs=f"{made.quantized.outputs['Output']} {reported.outputs['Output']}",
         )
-        for task in (ingested, validated, split, encoder, trained, exported, quantized):
-            place(task, placement)
-        for task in (reported, fit, evaluated):
-            place(task, placement)
+        place(evaluated, placement)
 
     return graph
 

@@ -5,16 +5,10 @@ from kfp.dsl.graph_component import GraphComponent
 
 from components.deploy_challenger import deploy_challenger
 from components.evaluate_sentiment import evaluate_sentiment
-from components.export_onnx import export_onnx
 from components.gate_model import gate_model
-from components.ingest_labels import ingest_labels
-from components.pretrain_encoder import pretrain_encoder
-from components.quantize_encoder import quantize_encoder
 from components.register_model import register_model
-from components.split_dataset import split_dataset
-from components.train_sentiment import train_sentiment
-from components.validate_labels import validate_labels
 from pipelines.placement import Placement, place
+from pipelines.stages import labels_to_validated, split_to_models, validated_to_split
 
 
 def train_and_deploy(placement: Placement) -> GraphComponent:
@@ -42,56 +36,40 @@ def train_and_deploy(placement: Placement) -> GraphComponent:
         challenger_share: float = 0.5,
         threads: int = 2,
     ) -> None:
-        ingested = ingest_labels(
-            source=labels,
+        validated = labels_to_validated(
+            placement,
+            labels=labels,
+            labels_digest=labels_digest,
             kind=labels_kind,
             mapping=mapping,
             guideline_version=guideline_version,
-            source_digest=labels_digest,
-        )
-        validated = validate_labels(
-            snapshot=ingested.outputs["snapshot"],
             policy=validation_policy,
-            inputs=ingested.outputs["Output"],
         )
-        split = split_dataset(
-            validated=validated.outputs["validated"],
+        split = validated_to_split(
+            placement,
+            validated,
             group_by=group_by,
             validation_share=validation_share,
             test_share=test_share,
             seed=seed,
-            inputs=validated.outputs["Output"],
         )
-        # Synthetic text alone: a label that changes leaves the encoder as it is.
-        encoder = pretrain_encoder(recipe=recipe, checkpoints=checkpoints, inputs="")
-        trained = train_sentiment(
-            split=split.outputs["split"],
-            encoder=encoder.outputs["encoder"],
+        made = split_to_models(
+            placement,
+            split,
             recipe=recipe,
             checkpoints=checkpoints,
             tracking_uri=tracking_uri,
-            inputs=f"{split.outputs['Output']} {encoder.outputs['Output']}",
-        )
-        exported = export_onnx(
-            model=trained.outputs["model"],
-            split=split.outputs["split"],
             threads=threads,
-            inputs=trained.outputs["Output"],
-        )
-        quantized = quantize_encoder(
-            exported=exported.outputs["exported"],
-            split=split.outputs["split"],
-            threads=threads,
-            inputs=exported.outputs["Output"],
+            corpus_from_split=False,
         )
         evaluated = evaluate_sentiment(
             split=split.outputs["split"],
-            exported=exported.outputs["exported"],
-            quantized=quantized.outputs["quantized"],
+            exported=made.exported.outputs["exported"],
+            quantized=made.quantized.outputs["quantized"],
             tracking_uri=tracking_uri,
             model_name=model_name,
             settings=evaluation_settings,
-            inputs=f"{exported.outputs['Output']} {quantized.outputs['Output']}",
+            inputs=f"{made.exported.outputs['Output']} {made.quantized.outputs['Output']}",
         )
         gated = gate_model(
             evaluation=evaluated.outputs["evaluation"],
@@ -103,8 +81,8 @@ def train_and_deploy(placement: Placement) -> GraphComponent:
             validated=validated.outputs["validated"],
             recipe=recipe,
             split=split.outputs["split"],
-            exported=exported.outputs["exported"],
-            quantized=quantized.outputs["quantized"],
+            exported=made.exported.outputs["exported"],
+            quantized=made.quantized.outputs["quantized"],
             evaluation=evaluated.outputs["evaluation"],
             gate=gated.outputs["gate"],
             tracking_uri=tracking_uri,
@@ -119,9 +97,7 @@ def train_and_deploy(placement: Placement) -> GraphComponent:
             models=models,
             inputs=registered.outputs["Output"],
         )
-        for task in (ingested, validated, split, encoder, trained, exported, quantized, evaluated):
-            place(task, placement)
-        for task in (gated, registered, deployed):
+        for task in (evaluated, gated, registered, deployed):
             place(task, placement)
 
     return graph
