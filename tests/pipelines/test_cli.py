@@ -2,7 +2,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -84,17 +83,6 @@ def test_what_is_wrong_is_told_in_one_message(
     assert done.returncode != 0
     assert says in done.stderr.replace("\n", "")
     assert "Traceback" not in done.stderr
-
-
-def test_one_step_of_a_finished_run(small_run: dict[str, Any]) -> None:
-    home: Home = small_run["home"]
-    run_id = small_run["summary"]["run_id"]
-    done = _cli("step", "gate", "--run", run_id, var=home.root)
-    assert done.returncode == 0, done.stderr
-    run = load_run(home, run_id)
-    assert run is not None
-    first, again = (s.outputs["Output"] for s in run.steps if s.name == "gate-model")
-    assert first == again
 
 
 def test_the_contract_is_written(tmp_path: Path) -> None:
