@@ -10,6 +10,7 @@ Everything a run makes lies under one folder (``var/``):
 
 import contextlib
 import hashlib
+import re
 import sys
 import threading
 import time
@@ -32,6 +33,7 @@ from data.errors import MatjipError, SettingsError
 from data.manifest import write_text_atomically
 from pipelines.progress import StepView
 
+_IMPORTER = re.compile(r"importer(-\d+)?$")
 CODE_PACKAGES = ("data", "serving", "training", "components")
 
 
@@ -272,7 +274,8 @@ def run_graph(
         run.steps.append(step)
         save_run(home, run)
 
-    view = StepView(run.graph, list(graph.pipeline_spec.root.dag.tasks), sys.stdout)
+    tasks = [name for name in graph.pipeline_spec.root.dag.tasks if not _IMPORTER.match(name)]
+    view = StepView(run.graph, tasks, sys.stdout)
     try:
         with (
             log.open("a", encoding="utf-8", buffering=1) as file,

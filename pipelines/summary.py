@@ -46,7 +46,7 @@ def _models(run: RunRecord, champion: str | None, challenger: str | None) -> lis
     rows = []
     for version in registration["versions"]:
         role, folder = folders[version["format"]]
-        parity = read_manifest(folder).facts["parity"]
+        facts = read_manifest(folder).facts
         speed = measured["speed"].get("models", {}).get(role, {})
         rows.append(
             {
@@ -55,9 +55,9 @@ def _models(run: RunRecord, champion: str | None, challenger: str | None) -> lis
                 "alias": aliases.get(version["version"]),
                 "parent": version["parent"],
                 "format": version["format"],
-                "bytes": version["bytes"],
+                "bytes": facts["bytes"],  # of the graph that serves
                 "metrics": _figures(measured["metrics"][role]),
-                "parity": {name: parity[name] for name in SHOWN_PARITY},
+                "parity": {name: facts["parity"][name] for name in SHOWN_PARITY},
                 "speed_ratio": speed.get("ratio"),
             }
         )
