@@ -46,7 +46,8 @@ def near_duplicate_pairs(texts: Sequence[str], threshold: float) -> list[Pair]:
         known = firsts.setdefault(grams(text), position)
         if known != position:
             pairs.append(Pair(known, position, 1.0))
-    pairs.extend(_similar_pairs(firsts, threshold))
+    if threshold < 1.0:  # texts of different 3-grams are never wholly alike
+        pairs.extend(_similar_pairs(firsts, threshold))
     return sorted(pairs, key=lambda pair: (pair.first, pair.second))
 
 
