@@ -1,5 +1,6 @@
 """YAML text to frozen settings, once, at the edge: unknown keys and wrong values fail together."""
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import yaml
@@ -38,3 +39,12 @@ def parse_settings(kind: type[Settings], text: str, *, where: str) -> Settings:
     except yaml.YAMLError as error:
         raise SettingsError(f"{where} is not YAML: {error}; correct it") from error
     return check_settings(kind, values, where=where)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as ``a.b.c`` → value, as MLflow's parameters are."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        found |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return found

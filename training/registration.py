@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from data.contract import CONTRACT_VERSION
 from data.errors import GateError, RegistryError
 from data.manifest import Manifest, canonical_digest, read_manifest, write_json, write_manifest
+from data.settings import flat
 from serving.model_folder import MODEL_KIND
 from serving.registry.aliases import move_alias
 from serving.registry.connection import Metric, Registry, ResolvedVersion, log_run
@@ -136,7 +137,7 @@ def register_model(
         registry,
         experiment=experiment,
         run_name=f"{recipe.name}-{evidence_id[:8]}",
-        params=_flat(recipe.model_dump()),
+        params=flat(recipe.model_dump()),
         metrics=_logged_metrics(sources),
         tags={
             "snapshot_id": str(sources.snapshot.facts.get("snapshot_id")),
@@ -356,13 +357,3 @@ def _logged_metrics(sources: _Sources) -> dict[str, Metric]:
 def _metric_name(path: str) -> str:
     # MLflow allows letters, digits and _-. :/ in names.
     return "".join(sign if sign.isalnum() or sign in "_-. :/" else "_" for sign in path)[:240]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat

@@ -3,9 +3,10 @@
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from data.manifest import read_manifest
+from data.settings import flat
 from serving.model_folder import MODEL_KIND
 from serving.registry.connection import connect, log_run
 from training.pretraining import ENCODER_KIND
@@ -22,15 +23,6 @@ def environment() -> dict[str, str]:
         "machine": platform.machine(),
         **{name: version(name) for name in RECORDED},
     }
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as ``a.b.c`` → value, as MLflow's parameters are."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return found
 
 
 def track_training(tracking_uri: str, model: Path, encoder: Path, recipe: Recipe) -> str:

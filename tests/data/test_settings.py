@@ -2,7 +2,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from data.errors import SettingsError
-from data.settings import check_settings, parse_settings
+from data.settings import check_settings, flat, parse_settings
 
 
 class Inner(BaseModel):
@@ -62,3 +62,8 @@ def test_yaml_runs_nothing(tmp_path):
     with pytest.raises(SettingsError, match="is not YAML"):
         parse_settings(Outer, f"name: !!python/object/apply:os.mkdir ['{path}']", where="the file")
     assert not path.exists()
+
+
+def test_nested_settings_become_flat_names() -> None:
+    assert flat({"a": 1, "b": {"c": 2, "d": {"e": None}}}) == {"a": 1, "b.c": 2, "b.d.e": None}
+    assert flat({}) == {}
