@@ -22,8 +22,9 @@ def test_int8_is_really_in_the_graph(tiny_int8, tiny_onnx):
     assert found == facts["precision"]
     assert found["integer_products"] > 0
     integers = sum(found["weight_elements"].get(kind, 0) for kind in ("INT8", "UINT8"))
-    floats = found["weight_elements"]["FLOAT"]
-    assert integers > 10 * floats
+    before = precision_in_graph(tiny_onnx / "model.onnx")["weight_elements"]["FLOAT"]
+    gone = before - found["weight_elements"]["FLOAT"]
+    assert 0.9 * integers < gone <= integers  # a scale a channel is the rest
     assert facts["format"] == read_spec(tiny_int8).format == "onnx-int8"
     assert facts["scheme"] in SCHEMES
 
@@ -31,7 +32,8 @@ def test_int8_is_really_in_the_graph(tiny_int8, tiny_onnx):
 def test_it_is_smaller_and_names_its_parent(tiny_int8, tiny_onnx):
     facts, parent = read_manifest(tiny_int8).facts, read_manifest(tiny_onnx)
     assert facts["bytes"] == (tiny_int8 / "model.onnx").stat().st_size
-    assert facts["bytes"] < 0.5 * parent.facts["bytes"]
+    elements = facts["precision"]["weight_elements"]["INT8"]
+    assert facts["bytes"] < parent.facts["bytes"] - 1.5 * elements  # three bytes each, less scales
     assert facts["parent_digest"] == parent.digest
     assert facts["snapshot_id"] == "toy"
     assert "parity_tensorrt_graph" not in facts
@@ -69,7 +71,7 @@ def test_schemes_leave_more_and_more_in_float(tiny_onnx, tmp_path):
     for scheme in SCHEMES:
         quantize_graph(tiny_onnx / "model.onnx", tmp_path / "model.onnx", scheme)
         floats.append(precision_in_graph(tmp_path / "model.onnx")["weight_elements"]["FLOAT"])
-    assert floats[0] < floats[1] < floats[2]
+    assert floats == sorted(set(floats))
 
 
 def test_when_no_scheme_is_good_enough_all_are_named(tiny_onnx, toy_split, tmp_path, monkeypatch):
