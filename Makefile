@@ -7,9 +7,15 @@ CLI := $(PY) -m pipelines.cli
 ON := $(if $(RUN),--run $(RUN),)
 STEP = $(CLI) step $@ $(ON) $(ARGS)
 
+# torch comes first and apart; what its CUDA build would bring has no use on a CPU
+NOT_LOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,cublas \
+	cuda-cupti cuda-nvrtc cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse \
+	cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
+
 .PHONY: help setup demo test check test-services ingest validate split pretrain train-sentiment export \
-	quantize evaluate gate register deploy compare promote mlflow serve contract compile submit images real-data \
-	lock clean
+	quantize evaluate gate register deploy compare promote \
+	language tune targets pretrain-llm train-llm merge-llm quantize-llm evaluate-llm gate-llm \
+	mlflow serve serve-llm contract compile submit images real-data lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*##' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -27,6 +33,12 @@ setup: .venv/.installed  ## make the virtual environment from the lock
 
 demo: setup  ## train, deploy, compare and promote on this machine, then show the result
 	$(CLI) demo
+
+language: setup  ## labels and summaries to a language model in INT8, measured and judged
+	$(CLI) language $(ARGS)
+
+tune: setup  ## search for a better recipe: make tune KIND=encoder ARGS="--trials 10"
+	$(CLI) tune $(or $(KIND),encoder) $(ARGS)
 
 check: setup  ## lint, types and import contracts
 	.venv/bin/ruff format --check .
@@ -62,6 +74,20 @@ register: setup  ## both versions and their evidence into MLflow
 	$(STEP)
 deploy: setup  ## aliases, resolved once, to what the gateway serves
 	$(STEP)
+targets: setup  ## what a language model is taught, from the split and written summaries
+	$(STEP)
+pretrain-llm: setup  ## make the language model that fine-tuning starts from
+	$(STEP)
+train-llm: setup  ## fine-tune an adapter by QLoRA
+	$(STEP)
+merge-llm: setup  ## the adapter into its base
+	$(STEP)
+quantize-llm: setup  ## the merged model to INT8, proved from its files
+	$(STEP)
+evaluate-llm: setup  ## measure it and its parent, null baselines beside
+	$(STEP)
+gate-llm: setup  ## may the language model go on
+	$(STEP)
 compare: setup  ## what was served and fed back, to a verdict
 	$(STEP)
 promote: setup  ## the verdict to the alias
@@ -71,6 +97,8 @@ mlflow: setup  ## open the tracking server's UI on 127.0.0.1:5000
 	$(CLI) mlflow
 serve: setup  ## serve the last deployment on 127.0.0.1:8000
 	$(CLI) serve $(ON)
+serve-llm: setup  ## start vLLM with the last INT8 language model: make serve-llm ARGS="--python …"
+	$(CLI) serve-llm $(ON) $(ARGS)
 contract: setup  ## write the JSON Schemas and the Label Studio labelling config, to var/contract
 	$(CLI) contract
 compile: setup  ## compile both graphs for a cluster, to var/compiled
@@ -85,6 +113,6 @@ real-data: setup  ## train and report on real Korean reviews; MATJIP_REAL_DATA n
 
 lock: setup  ## resolve locks/main.in again (needs uv)
 	uv pip compile locks/main.in --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		--no-emit-package torch -o locks/main.txt
+		$(addprefix --no-emit-package ,$(NOT_LOCKED)) -o locks/main.txt
 clean:  ## remove what runs made; the virtual environment stays
 	rm -rf var

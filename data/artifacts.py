@@ -12,6 +12,7 @@ from data.contract import ASPECTS, EMOTIONS, INTENSITIES, SENTIMENTS, LabelledRe
 SNAPSHOT_KIND: Final = "snapshot"
 VALIDATED_KIND: Final = "validated"
 SPLIT_KIND: Final = "split"
+TARGETS_KIND: Final = "targets"
 
 REVIEWS_NAME: Final = "reviews.jsonl"
 ANNOTATIONS_NAME: Final = "annotations.jsonl"

@@ -8,7 +8,7 @@ Source of the taxonomies: the labelling guideline, data/gold/guideline.md.
 """
 
 from datetime import date
-from typing import Annotated, Any, Final, Literal, Self, get_args
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -25,6 +25,16 @@ from data.errors import ContractError
 CONTRACT_VERSION: Final = "1.0"
 MAX_REVIEW_CHARACTERS: Final = 10_000
 """Longer texts are quarantined on ingest and answered with 422 by the API."""
+
+MAX_SPAN_CHARACTERS: Final = 200
+MAX_CITATIONS: Final = 6
+MAX_BULLETS: Final = 5
+MAX_BULLET_CHARACTERS: Final = 80
+MAX_SENTENCE_CHARACTERS: Final = 200
+MAX_OVERALL_CHARACTERS: Final = 400
+MAX_CLAIM_CHARACTERS: Final = 40
+MAX_REPRESENTATIVE: Final = 4
+MAX_DISTINCT: Final = 3
 
 Sentiment = Literal["negative", "neutral", "positive"]
 Intensity = Literal[-2, -1, 0, 1, 2]
@@ -94,15 +104,14 @@ KOREAN: Final[dict[str, str]] = {
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^\S+$")]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Part = TypeVar("Part")
 
 
 def _canonical_emotions(emotions: tuple[Emotion, ...]) -> tuple[Emotion, ...]:
     return tuple(emotion for emotion in EMOTIONS if emotion in emotions)
 
 
-def _canonical_aspects(
-    aspects: "dict[Aspect, AspectPolarity]",
-) -> "dict[Aspect, AspectPolarity]":
+def _canonical_aspects(aspects: dict[Aspect, Part]) -> dict[Aspect, Part]:
     return {aspect: aspects[aspect] for aspect in ASPECTS if aspect in aspects}
 
 
@@ -236,9 +245,75 @@ class Prediction(_Record):
     )
 
 
+class Citation(_Record):
+    """A verbatim part of one review: what a claim rests on."""
+
+    review_id: Identifier
+    span: str = Field(min_length=1, max_length=MAX_SPAN_CHARACTERS)
+
+
+Citations = Annotated[tuple[Citation, ...], Field(min_length=1, max_length=MAX_CITATIONS)]
+
+
+class Bullet(_Record):
+    """One point of an aspect's summary, and the reviews that make it."""
+
+    text: str = Field(min_length=1, max_length=MAX_BULLET_CHARACTERS)
+    polarity: Polarity
+    evidence: Citations
+
+
+class AspectSummary(_Record):
+    """What the reviews say of one aspect. Its polarity follows from its bullets, if it has any."""
+
+    polarity: AspectPolarity
+    sentence: str = Field(min_length=1, max_length=MAX_SENTENCE_CHARACTERS)
+    bullets: tuple[Bullet, ...] = Field(max_length=MAX_BULLETS)
+
+    @model_validator(mode="after")
+    def _polarity_follows(self) -> Self:
+        found = {bullet.polarity for bullet in self.bullets}
+        if found and self.polarity != aspect_polarity(found):
+            raise ValueError(
+                f"polarity is {self.polarity!r}, the bullets make it {aspect_polarity(found)!r}; "
+                "set it so"
+            )
+        return self
+
+
+class CategorySummary(_Record):
+    """What a restaurant's reviews say, overall and by aspect; what nobody spoke of is left out."""
+
+    overall: str = Field(min_length=1, max_length=MAX_OVERALL_CHARACTERS)
+    aspects: Annotated[dict[Aspect, AspectSummary], AfterValidator(_canonical_aspects)]
+
+
+class Strength(_Record):
+    """Something that diners praise. Its support is the number of distinct reviews it cites."""
+
+    aspect: Aspect
+    claim: str = Field(min_length=1, max_length=MAX_CLAIM_CHARACTERS)
+    evidence: Citations
+
+
+class Strengths(_Record):
+    """Often praised here; and praised here more than at comparable restaurants."""
+
+    representative: tuple[Strength, ...] = Field(max_length=MAX_REPRESENTATIVE)
+    distinct: tuple[Strength, ...] = Field(max_length=MAX_DISTINCT)
+
+
+class RestaurantSummary(_Record):
+    """What annotators wrote of one restaurant: one row of a file of summaries."""
+
+    restaurant_id: Identifier
+    summary: CategorySummary
+    strengths: Strengths
+
+
 def json_schemas() -> dict[str, dict[str, Any]]:
     """JSON Schema of each public record, by name; the API's OpenAPI document holds the same."""
-    records = (Restaurant, Review, Label, LabelledReview, Prediction)
+    records = (Restaurant, Review, Label, LabelledReview, Prediction, CategorySummary, Strengths)
     return {
         record.__name__: record.model_json_schema() | {"$comment": f"contract {CONTRACT_VERSION}"}
         for record in records

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from data.errors import ArtifactError, ContractError
 from data.manifest import write_text_atomically
 
-Step = Literal["ingest", "validate"]
+Step = Literal["ingest", "validate", "targets"]
 Reason = Literal[
     # the row cannot be read
     "undecodable_text",
@@ -35,9 +35,15 @@ Reason = Literal[
     "labelled_twice",
     "span_not_in_text",
     "label_contradiction",
+    # a written summary
+    "unknown_review",
+    "too_little_support",
+    "incomplete_label",
+    "target_too_long",
     # against other rows
     "duplicate_review_id",
     "duplicate_text",
+    "duplicate_restaurant",
 ]
 SHOWN_CHARACTERS: Final = 120
 """As much of a value as a message shows."""
