@@ -5,12 +5,14 @@ the hash of what it says, without when it was written and where the folders lie:
 under the same shares are the same deployment on every machine.
 """
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self, get_args
+from typing import Annotated, Final, Literal, Protocol, Self, TypeVar, get_args
 
 import orjson
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -34,6 +36,39 @@ ARMS: Final[tuple[ArmName, ...]] = get_args(ArmName)
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+def _whole_buckets(share: float) -> float:
+    if abs(share * BUCKETS - round(share * BUCKETS)) > _ROUNDING:
+        raise ValueError(f"share={share!r} is finer than 1/{BUCKETS}; round it to 4 decimals")
+    return share
+
+
+Share = Annotated[float, Field(ge=0.0, le=1.0), AfterValidator(_whole_buckets)]
+
+
+class SharedArm(Protocol):
+    """What every kind of arm has: a name, and a share of the units."""
+
+    @property
+    def name(self) -> ArmName:
+        """Which arm it is."""
+
+    @property
+    def share(self) -> float:
+        """Of the units, from 0 to 1."""
+
+
+class Sealed(Protocol):
+    """What every kind of deployment has: an id that follows from what it says."""
+
+    @property
+    def deployment_id(self) -> str:
+        """32 hex digits."""
+
+
+AnyArm = TypeVar("AnyArm", bound=SharedArm)
+AnyDeployment = TypeVar("AnyDeployment", bound=Sealed)
+
+
 class Arm(BaseModel):
     """One model and its share of the units."""
 
@@ -45,15 +80,26 @@ class Arm(BaseModel):
     folder: Path = Field(description="Model folder; a relative one starts at the deployment file.")
     manifest_digest: Digest
     evidence_id: Identifier
-    share: float = Field(ge=0.0, le=1.0)
+    share: Share
 
-    @model_validator(mode="after")
-    def _share_is_whole_buckets(self) -> Self:
-        if abs(self.share * BUCKETS - round(self.share * BUCKETS)) > _ROUNDING:
-            raise ValueError(
-                f"share={self.share!r} is finer than 1/{BUCKETS}; round it to 4 decimals"
-            )
-        return self
+
+def champion_first(arms: tuple[AnyArm, ...]) -> tuple[AnyArm, ...]:
+    """The arms in the order that assignment counts their buckets in."""
+    return tuple(sorted(arms, key=lambda arm: ARMS.index(arm.name)))
+
+
+def check_arms(arms: Sequence[SharedArm]) -> None:
+    """Refuse arms that do not share out the units between a champion and at most one challenger.
+
+    Raises:
+        ValueError: for pydantic, which says where.
+    """
+    names = [arm.name for arm in arms]
+    if names.count("champion") != 1 or len(set(names)) != len(names):
+        raise ValueError(f"arms are {names!r}; name one champion and at most one challenger")
+    total = sum(round(arm.share * BUCKETS) for arm in arms)
+    if total != BUCKETS:
+        raise ValueError(f"shares add up to {total / BUCKETS!r}; make them add up to 1")
 
 
 class Deployment(BaseModel):
@@ -69,16 +115,11 @@ class Deployment(BaseModel):
     @field_validator("arms")
     @classmethod
     def _champion_first(cls, arms: tuple[Arm, ...]) -> tuple[Arm, ...]:
-        return tuple(sorted(arms, key=lambda arm: ARMS.index(arm.name)))
+        return champion_first(arms)
 
     @model_validator(mode="after")
     def _arms_fit_together(self) -> Self:
-        names = [arm.name for arm in self.arms]
-        if names.count("champion") != 1 or len(set(names)) != len(names):
-            raise ValueError(f"arms are {names!r}; name one champion and at most one challenger")
-        total = sum(round(arm.share * BUCKETS) for arm in self.arms)
-        if total != BUCKETS:
-            raise ValueError(f"shares add up to {total / BUCKETS!r}; make them add up to 1")
+        check_arms(self.arms)
         return self
 
     @computed_field  # type: ignore[prop-decorator]
@@ -119,6 +160,23 @@ def read_deployment(path: Path) -> Deployment:
         ArtifactError: there is no such file.
         ExperimentError: it is not a deployment, or its id is not that of its contents.
     """
+    deployment = read_sealed(path, Deployment.model_validate_json)
+    here = path.parent.resolve()
+    arms = tuple(arm.model_copy(update={"folder": here / arm.folder}) for arm in deployment.arms)
+    return deployment.model_copy(update={"arms": arms})
+
+
+def read_sealed(path: Path, validate: Callable[[bytes], AnyDeployment]) -> AnyDeployment:
+    """Read a deployment of any kind, and hold its id against its contents.
+
+    Args:
+        path: of its JSON.
+        validate: its JSON, without the id, to the deployment; raises pydantic's ValidationError.
+
+    Raises:
+        ArtifactError: there is no such file.
+        ExperimentError: it is not a deployment, or its id is not that of its contents.
+    """
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -128,7 +186,7 @@ def read_deployment(path: Path) -> Deployment:
     try:
         stored = orjson.loads(text)
         said_id = stored.pop("deployment_id", None)
-        deployment = Deployment.model_validate_json(orjson.dumps(stored))
+        deployment = validate(orjson.dumps(stored))
     except (orjson.JSONDecodeError, AttributeError, TypeError) as error:
         raise ExperimentError(
             f"{str(path)!r} is not a JSON object; run the deploy step again"
@@ -142,9 +200,7 @@ def read_deployment(path: Path) -> Deployment:
             f"{str(path)!r} says deployment_id={said_id!r}, its contents hash to "
             f"{deployment.deployment_id!r}; it was edited by hand: run the deploy step again"
         )
-    here = path.parent.resolve()
-    arms = tuple(arm.model_copy(update={"folder": here / arm.folder}) for arm in deployment.arms)
-    return deployment.model_copy(update={"arms": arms})
+    return deployment
 
 
 def _plain(error: ValidationError) -> str:

@@ -13,11 +13,26 @@ unit that already met the challenger stays with it. A new salt deals all units a
 
 import hashlib
 from collections.abc import Iterable
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from data.errors import ExperimentError
-from serving.deployment import BUCKETS, Arm, Deployment
+from serving.deployment import BUCKETS, SharedArm
+
+ArmT_co = TypeVar("ArmT_co", bound=SharedArm, covariant=True)
+
+
+class Deployed(Protocol[ArmT_co]):
+    """A deployment of any kind of arm."""
+
+    @property
+    def arms(self) -> tuple[ArmT_co, ...]:
+        """Champion first."""
+
+    @property
+    def deployment_id(self) -> str:
+        """32 hex digits."""
 
 
 def unit_hash(salt: str, unit: str) -> str:
@@ -30,7 +45,7 @@ def bucket_of(hashed_unit: str) -> int:
     return int(hashed_unit[:16], 16) % BUCKETS
 
 
-def arm_of(deployment: Deployment, hashed_unit: str) -> Arm:
+def arm_of(deployment: Deployed[ArmT_co], hashed_unit: str) -> ArmT_co:
     """The arm that answers for a hashed unit."""
     bucket, edge = bucket_of(hashed_unit), 0
     for arm in deployment.arms:

@@ -31,7 +31,7 @@ from serving.experiments.units import UnitOutcomes, per_unit, unit_outcomes, ver
 
 _IN_LIMIT: Final = 500
 
-FeedbackResult = Literal["stored", "duplicate", "unknown", "conflict"]
+FeedbackResult = Literal["stored", "duplicate", "unknown", "conflict", "no_sentiment"]
 
 
 class RequestIdReusedError(ExperimentError):
@@ -45,7 +45,11 @@ def exposure_event_id(request_id: str, item: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """One review that one arm answered. ``prediction`` is the answer's JSON, as it was sent."""
+    """One review, or one request to a language model, that one arm answered.
+
+    ``prediction`` is the answer's JSON, as it was sent; of a language model's answer, which may
+    repeat reviews, only its facts and its hash.
+    """
 
     request_id: str
     item: int
@@ -168,6 +172,9 @@ class ExperimentStore:
             answer = answered.get(exposure_event_id(one.request_id, one.item))
             if answer is None:
                 results.append("unknown")
+                continue
+            if one.sentiment is not None and "sentiment" not in answer["prediction"]:
+                results.append("no_sentiment")  # a summary, say: only a reward can tell of it
                 continue
             said = _said(one, answer["prediction"])
             stored = before.setdefault(one.key(), said)

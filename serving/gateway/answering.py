@@ -1,4 +1,4 @@
-"""What the API does, routing apart: check, assign, answer, commit, and only then reply."""
+"""What the analyse route does: check, assign, answer, commit, and only then reply."""
 
 import asyncio
 import hashlib
@@ -13,21 +13,15 @@ import orjson
 from fastapi import Request, Response
 from pydantic import ValidationError
 
-from data.errors import ExperimentError, MatjipError
+from data.errors import MatjipError
 from serving.deployment import Arm, ArmName, Deployment
 from serving.experiments.assignment import arm_of, unit_hash
-from serving.experiments.store import (
-    ExperimentStore,
-    Exposure,
-    Feedback,
-    FeedbackResult,
-    RequestIdReusedError,
-)
-from serving.experiments.writer import StoreWriter
+from serving.experiments.store import Exposure
 from serving.gateway.arms import Answer, LoadedArm, answer_texts, load_arms
 from serving.gateway.limits import Admission, Refusal, json_answer, read_json
 from serving.gateway.metrics import GatewayMetrics
-from serving.gateway.schemas import AnalyzeIn, FeedbackIn, ItemError, first_problem, read_item
+from serving.gateway.record import Record
+from serving.gateway.schemas import AnalyzeIn, ItemError, first_problem, read_item
 from serving.gateway.settings import ServingSettings
 
 _log = logging.getLogger(__name__)
@@ -52,50 +46,58 @@ class Gateway:
     """A deployment at work. Used from one event loop."""
 
     def __init__(
-        self, settings: ServingSettings, deployment: Deployment, mask: Callable[[str], str]
+        self,
+        settings: ServingSettings,
+        deployment: Deployment,
+        *,
+        record: Record,
+        metrics: GatewayMetrics,
+        mask: Callable[[str], str],
     ):
-        """Hold the parts; ``start`` loads the models and opens the store."""
+        """Hold the parts; ``start`` loads the models."""
         self.deployment = deployment
-        self.metrics = GatewayMetrics(deployment)
+        self.metrics = metrics
+        self._record = record
         self._settings = settings
         self._mask = mask
         self._admission = Admission(settings.workers + settings.max_waiting)
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="engine")
         self._arms: dict[ArmName, LoadedArm] = {}
-        self._store: ExperimentStore | None = None
-        self._writer: StoreWriter | None = None
         self._reasons = ["the gateway is starting"]
 
     async def start(self) -> None:
-        """Load every arm and open the store; what goes wrong becomes a reason of ``/ready``."""
-        reasons = []
+        """Load every arm; what goes wrong becomes a reason of ``/ready``."""
+        self._reasons = []
         try:
             self._arms = await asyncio.to_thread(
                 load_arms, self.deployment, threads=self._settings.engine_threads
             )
         except MatjipError as error:
-            reasons.append(str(error))
-        try:
-            self._store = await asyncio.to_thread(ExperimentStore, self._settings.store_url)
-            self._writer = StoreWriter(self._store, max_waiting=self._settings.store_queue)
-        except ExperimentError as error:
-            reasons.append(str(error))
-        for reason in reasons:
-            _log.error("not ready: %s", reason)
-        self._reasons = reasons
+            _log.error("not ready: %s", error)
+            self._reasons = [str(error)]
 
     async def stop(self) -> None:
-        """Finish what runs, commit what waits, close the store."""
+        """Finish what runs."""
         self._pool.shutdown(wait=True)
-        if self._writer is not None:
-            await asyncio.to_thread(self._writer.close, self._settings.shutdown_timeout_s)
-        if self._store is not None:
-            self._store.close()
 
     def reasons(self) -> list[str]:
-        """Why the gateway should get no traffic; empty if it may."""
-        failure = self._writer.failure if self._writer else None
-        return [*self._reasons, *([f"the last commit failed: {failure}"] if failure else [])]
+        """Why the models cannot answer; empty if they can."""
+        return self._reasons
+
+    def facts(self) -> dict[str, Any]:
+        """The deployment's arms, for ``/ready``."""
+        return {
+            "experiment_id": self.deployment.experiment_id,
+            "deployment_id": self.deployment.deployment_id,
+            "arms": [
+                {
+                    "name": arm.name,
+                    "model": {"name": arm.model_name, "version": arm.version},
+                    "share": arm.share,
+                }
+                for arm in self.deployment.arms
+            ],
+        }
 
     async def analyze(self, request: Request) -> Response:
         """Answer one or many reviews.
@@ -107,7 +109,7 @@ class Gateway:
         request_id: str = request.state.request_id
         with self._admission.enter():
             self.metrics.inside.set(self._admission.inside)
-            writer = self._writer_if_ready()
+            self._record.refuse_unless_open(*self._reasons)
             items = self._read_items(await self._json(request), request_id)
             await self._answer(items)
             latency_ms = (time.perf_counter() - started) * 1000
@@ -117,7 +119,7 @@ class Gateway:
                 if item.arm and item.answer
             ]
             if shown:
-                await _committed(writer, exposures=shown)
+                await self._record.commit(exposures=shown)
         self.metrics.inside.set(self._admission.inside)
         for item in items:
             arm = item.arm.name if item.arm else "none"
@@ -132,53 +134,6 @@ class Gateway:
                 "results": [_result(request_id, number, item) for number, item in enumerate(items)],
             }
         )
-
-    async def feedback(self, request: Request) -> Response:
-        """Take down how an answer turned out.
-
-        Raises:
-            Refusal: the feedback is not valid, or belongs to no answer.
-        """
-        writer = self._writer_if_ready()
-        try:
-            said = FeedbackIn.model_validate(await self._json(request))
-        except ValidationError as error:
-            field, message = first_problem(error)
-            raise Refusal(422, "invalid_feedback", message, field=field) from error
-        feedback = Feedback(
-            request_id=said.request_id,
-            item=said.item,
-            created_at_us=time.time_ns() // 1000,
-            event_id=said.event_id,
-            sentiment=said.sentiment,
-            reward=said.reward,
-        )
-        (result,) = await _committed(writer, feedback=[feedback])
-        self.metrics.outcomes.labels(result).inc()
-        if result == "unknown":
-            raise Refusal(
-                404,
-                "unknown_answer",
-                f"no review was answered as item {said.item!r} of request {said.request_id!r}; "
-                "send the request_id and item of an answer whose status was ok",
-            )
-        if result == "conflict":
-            raise Refusal(
-                409,
-                "event_id_reused",
-                f"event {said.event_id!r} was sent before with another content; use a new event_id",
-                field="event_id",
-            )
-        return json_answer(
-            {"status": result, "request_id": said.request_id, "item": said.item}, 200
-        )
-
-    def _writer_if_ready(self) -> StoreWriter:
-        if self._reasons or self._writer is None:
-            raise Refusal(
-                503, "not_ready", "the gateway is not ready; /ready says why", retry_after_s=5
-            )
-        return self._writer
 
     async def _json(self, request: Request) -> object:
         return await read_json(
@@ -262,20 +217,6 @@ class Gateway:
             latency_ms=latency_ms,
             created_at_us=time.time_ns() // 1000,
         )
-
-
-async def _committed(
-    writer: StoreWriter,
-    exposures: list[Exposure] | None = None,
-    feedback: list[Feedback] | None = None,
-) -> list[FeedbackResult]:
-    """Wait until the rows are on disk; what the store refuses, the request answers for."""
-    try:
-        return await asyncio.wrap_future(writer.submit(exposures or (), feedback or ()))
-    except RequestIdReusedError as error:
-        raise Refusal(409, "request_id_reused", str(error), field="X-Request-Id") from error
-    except ExperimentError as error:
-        raise Refusal(503, "store_unavailable", str(error), retry_after_s=1) from error
 
 
 def _result(request_id: str, number: int, item: _Item) -> dict[str, Any]:

@@ -1,15 +1,18 @@
 """The HTTP API: routes, their documentation, and the command that serves them.
 
     python -m serving.gateway.app --deployment var/run/deployment.json
+    python -m serving.gateway.app --language-deployment var/run/language_deployment.json
 
-``POST /v1/analyze`` and ``POST /v1/feedback`` read their bodies themselves, so that size is counted
-while bytes arrive and one bad review never fails the others; what they do is in answering.py.
+It serves sentiment (answering.py), language models (language.py), or both. Routes read their bodies
+themselves, so that size is counted while bytes arrive.
 """
 
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -21,93 +24,152 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from data.contract import CONTRACT_VERSION
-from data.errors import MatjipError
+from data.errors import MatjipError, SettingsError
 from data.privacy import mask_text
 from serving.deployment import Deployment, read_deployment
 from serving.gateway.answering import Gateway
+from serving.gateway.feedback import take_feedback
+from serving.gateway.language import LanguageGateway
+from serving.gateway.language_arms import LoadEngine, load_engine
+from serving.gateway.language_routes import add_language
 from serving.gateway.limits import Refusal, error_answer, json_answer
+from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.middleware import RequestScope
+from serving.gateway.openapi import error_answers, json_body
+from serving.gateway.record import Record
 from serving.gateway.schemas import (
     ANALYZE_EXAMPLES,
     FEEDBACK_EXAMPLES,
     AnalyzeOut,
-    ErrorAnswer,
     FeedbackIn,
     FeedbackOut,
     ReadyOut,
     analyze_request_schema,
 )
 from serving.gateway.settings import ServingSettings, read_settings
+from serving.language_deployment import LanguageDeployment, read_language_deployment
 
 _TURNED_AWAY: Final = frozenset({408, 413, 429, 503})
 _CODES: Final = {404: "not_found", 405: "method_not_allowed"}
-_ERRORS: Final = {
-    400: "Not JSON, not UTF-8, or a bad X-Request-Id.",
-    404: "No such answer.",
-    409: "An id was used before for something else.",
-    413: "The body is too large.",
-    422: "A field is missing, unknown or out of range.",
-    429: "Too many requests wait; see Retry-After.",
-    503: "Not ready, or the store or the engine refused; see Retry-After.",
-}
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a gateway is made of; it answers with at least one of its two kinds of model."""
+
+    record: Record
+    metrics: GatewayMetrics
+    gateway: Gateway | None
+    language: LanguageGateway | None
+
+    def models(self) -> list[Gateway | LanguageGateway]:
+        return [part for part in (self.gateway, self.language) if part is not None]
+
+    @asynccontextmanager
+    async def at_work(self, _app: FastAPI) -> AsyncIterator[None]:
+        await self.record.open()
+        for part in self.models():
+            await part.start()
+        yield
+        for part in self.models():
+            await part.stop()
+        await self.record.close()
+
+    def reasons(self) -> list[str]:
+        return [*chain(*(part.reasons() for part in self.models())), *self.record.reasons()]
 
 
 def create_app(
-    settings: ServingSettings, deployment: Deployment, *, mask: Callable[[str], str] = str
+    settings: ServingSettings,
+    deployment: Deployment | None = None,
+    *,
+    language: LanguageDeployment | None = None,
+    mask: Callable[[str], str] = str,
+    load: LoadEngine = load_engine,
 ) -> FastAPI:
-    """The gateway of one deployment.
+    """The gateway of a deployment, a language deployment, or both.
 
     Args:
         settings: limits, threads and the store's URL.
         deployment: the arms; each one's folder is loaded when the app starts.
+        language: the language models' arms, likewise.
         mask: applied to every text before anything else sees it.
+        load: makes a language arm's engine.
+
+    Raises:
+        SettingsError: there is nothing to serve.
     """
-    gateway = Gateway(settings, deployment, mask)
-
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        await gateway.start()
-        yield
-        await gateway.stop()
-
+    parts = _make_parts(settings, deployment, language, mask, load)
     app = FastAPI(
         title="matjip",
         version=CONTRACT_VERSION,
-        summary="Sentiment, intensity, emotions and aspects of Korean restaurant reviews.",
-        lifespan=lifespan,
+        summary="What Korean restaurant reviews say: each by itself, and a restaurant's together.",
+        lifespan=parts.at_work,
     )
-    app.add_middleware(RequestScope, metrics=gateway.metrics)
-    _add_error_handlers(app, gateway)
-    _add_answers(app, gateway, settings)
-    _add_health(app, gateway)
+    app.add_middleware(RequestScope, metrics=parts.metrics)
+    _add_error_handlers(app, parts.metrics)
+    if parts.gateway is not None:
+        _add_analyze(app, parts.gateway, settings)
+    if parts.language is not None:
+        add_language(app, parts.language, settings)
+    _add_feedback(app, parts, settings)
+    _add_health(app, parts)
     return app
 
 
-def _add_answers(app: FastAPI, gateway: Gateway, settings: ServingSettings) -> None:
+def _make_parts(
+    settings: ServingSettings,
+    deployment: Deployment | None,
+    language: LanguageDeployment | None,
+    mask: Callable[[str], str],
+    load: LoadEngine,
+) -> _Parts:
+    deployments = [each for each in (deployment, language) if each is not None]
+    if not deployments:
+        raise SettingsError(
+            "there is nothing to serve; name a --deployment, a --language-deployment, or both"
+        )
+    metrics = GatewayMetrics(deployments)
+    record = Record(settings)
+    gateway, speaker = None, None
+    if deployment is not None:
+        gateway = Gateway(settings, deployment, record=record, metrics=metrics, mask=mask)
+    if language is not None:
+        speaker = LanguageGateway(
+            settings, language, record=record, metrics=metrics, mask=mask, load=load
+        )
+    return _Parts(record, metrics, gateway, speaker)
+
+
+def _add_analyze(app: FastAPI, gateway: Gateway, settings: ServingSettings) -> None:
     @app.post(
         "/v1/analyze",
         summary="Analyse one or many reviews",
         response_model=AnalyzeOut,
-        responses=_errors(400, 409, 413, 422, 429, 503),
-        openapi_extra=_body(analyze_request_schema(settings.max_reviews), ANALYZE_EXAMPLES),
+        responses=error_answers(400, 409, 413, 422, 429, 503),
+        openapi_extra=json_body(analyze_request_schema(settings.max_reviews), ANALYZE_EXAMPLES),
     )
     async def analyze(request: Request) -> Response:
         """Each review is answered or refused by itself; the answer is sent once it is recorded."""
         return await gateway.analyze(request)
 
+
+def _add_feedback(app: FastAPI, parts: _Parts, settings: ServingSettings) -> None:
     @app.post(
         "/v1/feedback",
         summary="Say how an answer turned out",
         response_model=FeedbackOut,
-        responses=_errors(400, 404, 409, 413, 422, 503),
-        openapi_extra=_body(FeedbackIn.model_json_schema(), FEEDBACK_EXAMPLES),
+        responses=error_answers(400, 404, 409, 413, 422, 503),
+        openapi_extra=json_body(FeedbackIn.model_json_schema(), FEEDBACK_EXAMPLES),
     )
     async def feedback(request: Request) -> Response:
         """May come late, twice or out of order; of several for one answer the latest counts."""
-        return await gateway.feedback(request)
+        return await take_feedback(
+            request, record=parts.record, settings=settings, metrics=parts.metrics
+        )
 
 
-def _add_health(app: FastAPI, gateway: Gateway) -> None:
+def _add_health(app: FastAPI, parts: _Parts) -> None:
     @app.get("/health", summary="Whether the process lives")
     async def health() -> Response:
         return json_answer({"status": "ok"})
@@ -119,39 +181,29 @@ def _add_health(app: FastAPI, gateway: Gateway) -> None:
         responses={503: {"model": ReadyOut, "description": "It may not; reasons say why."}},
     )
     async def ready() -> Response:
-        reasons = gateway.reasons()
-        deployment = gateway.deployment
-        answer = {
-            "ready": not reasons,
-            "reasons": reasons,
-            "experiment_id": deployment.experiment_id,
-            "deployment_id": deployment.deployment_id,
-            "arms": [
-                {
-                    "name": arm.name,
-                    "model": {"name": arm.model_name, "version": arm.version},
-                    "share": arm.share,
-                }
-                for arm in deployment.arms
-            ],
-        }
+        reasons = parts.reasons()
+        answer: dict[str, Any] = {"ready": not reasons, "reasons": reasons}
+        if parts.gateway is not None:
+            answer |= parts.gateway.facts()
+        if parts.language is not None:
+            answer["language"] = await parts.language.facts()
         return json_answer(answer, 503 if reasons else 200)
 
     @app.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def metrics() -> Response:
-        return Response(gateway.metrics.page(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return Response(parts.metrics.page(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def _add_error_handlers(app: FastAPI, gateway: Gateway) -> None:
+def _add_error_handlers(app: FastAPI, metrics: GatewayMetrics) -> None:
     async def refused(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             raise error
         code, field = _CODES.get(error.status_code, "refused"), None
         if isinstance(error, Refusal):
             code, field = error.code, error.field
-        gateway.metrics.errors.labels(code).inc()
+        metrics.errors.labels(code).inc()
         if error.status_code in _TURNED_AWAY:
-            gateway.metrics.rejected.labels(code).inc()
+            metrics.rejected.labels(code).inc()
         return error_answer(
             error.status_code,
             code,
@@ -170,21 +222,17 @@ def _add_error_handlers(app: FastAPI, gateway: Gateway) -> None:
     app.add_exception_handler(RequestValidationError, not_valid)
 
 
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": ErrorAnswer, "description": _ERRORS[status]} for status in statuses}
-
-
-def _body(schema: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:
-    content = {"application/json": {"schema": schema, "examples": examples}}
-    return {"requestBody": {"required": True, "content": content}}
-
-
 def main(
-    deployment: Annotated[Path, typer.Option(help="Deployment file, as the deploy step wrote it.")],
+    deployment: Annotated[
+        Path | None, typer.Option(help="Deployment file, as the deploy step wrote it.")
+    ] = None,
+    language_deployment: Annotated[
+        Path | None, typer.Option(help="The language models' deployment file, likewise.")
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Else MATJIP_HOST, else 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Else MATJIP_PORT, else 8080.")] = None,
 ) -> None:
-    """Serve a deployment until told to stop."""
+    """Serve a deployment, a language deployment, or both, until told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     given = {"MATJIP_HOST": host, "MATJIP_PORT": None if port is None else str(port)}
     environment = dict(os.environ) | {
@@ -192,8 +240,12 @@ def main(
     }
     try:
         settings = read_settings(environment)
-        deployed = read_deployment(deployment)
-        app = create_app(settings, deployed, mask=lambda text: mask_text(text)[0])
+        app = create_app(
+            settings,
+            read_deployment(deployment) if deployment else None,
+            language=read_language_deployment(language_deployment) if language_deployment else None,
+            mask=lambda text: mask_text(text)[0],
+        )
     except MatjipError as error:
         raise SystemExit(str(error)) from error
     uvicorn.run(

@@ -1,19 +1,24 @@
 """The gateway's Prometheus metrics, in a registry of their own: apps share nothing."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from serving.deployment import Deployment
+from serving.language_deployment import LanguageDeployment
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+_LANGUAGE_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+_LANGUAGE: Final = ("route", "arm", "status")
 
 
 class GatewayMetrics:
     """Every metric the gateway keeps."""
 
-    def __init__(self, deployment: Deployment):
+    def __init__(self, deployments: Sequence[Deployment | LanguageDeployment]):
         """Make them all, so that they show zero before the first request."""
         self.registry = CollectorRegistry()
         counter = partial(Counter, namespace="matjip", registry=self.registry)
@@ -35,11 +40,23 @@ class GatewayMetrics:
             "Share of the units, by arm.",
             ["arm", "model", "version", "deployment_id"],
         )
-        for arm in deployment.arms:
-            served.labels(arm.name, arm.model_name, arm.version, deployment.deployment_id).set(
-                arm.share
-            )
-            self.exposures.labels(arm.name)
+        self.language = counter(
+            "language_answers", "Language answers, by route, arm and status.", _LANGUAGE
+        )
+        self.language_seconds = Histogram(
+            "language_seconds",
+            "Seconds to a language answer, or to its first part where it is streamed.",
+            _LANGUAGE[:2],
+            namespace="matjip",
+            registry=self.registry,
+            buckets=_LANGUAGE_SECONDS,
+        )
+        for deployment in deployments:
+            for arm in deployment.arms:
+                served.labels(arm.name, arm.model_name, arm.version, deployment.deployment_id).set(
+                    arm.share
+                )
+                self.exposures.labels(arm.name)
 
     def page(self) -> bytes:
         """The text that Prometheus scrapes."""

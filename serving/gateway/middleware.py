@@ -15,7 +15,19 @@ from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.schemas import REQUEST_ID_PATTERN
 
 HEADER: Final = "X-Request-Id"
-ROUTES: Final = frozenset({"/v1/analyze", "/v1/feedback", "/health", "/ready", "/metrics"})
+ROUTES: Final = frozenset(
+    {
+        "/v1/analyze",
+        "/v1/feedback",
+        "/v1/summary",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/models",
+        "/health",
+        "/ready",
+        "/metrics",
+    }
+)
 _REQUEST_ID: Final = re.compile(REQUEST_ID_PATTERN)
 _log = logging.getLogger(__name__)
 

@@ -3,12 +3,12 @@
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -20,6 +20,19 @@ Unit = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 RequestId = Annotated[str, Field(pattern=REQUEST_ID_PATTERN)]
 
 
+def _says_something(text: str) -> str:
+    if not text.strip():
+        raise ValueError("the text is blank; send what the diner wrote")
+    return text
+
+
+ReviewText = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_REVIEW_CHARACTERS),
+    AfterValidator(_says_something),
+]
+
+
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -28,17 +41,10 @@ class ReviewIn(_Message):
     """One review to analyse."""
 
     review_id: Identifier | None = None
-    text: str = Field(min_length=1, max_length=MAX_REVIEW_CHARACTERS)
+    text: ReviewText
     unit: Unit | None = Field(
         default=None, description="Who must always meet the same model; else the request's unit."
     )
-
-    @field_validator("text")
-    @classmethod
-    def _says_something(cls, text: str) -> str:
-        if not text.strip():
-            raise ValueError("the text is blank; send what the diner wrote")
-        return text
 
 
 class AnalyzeIn(_Message):
@@ -138,14 +144,30 @@ class ArmOut(BaseModel):
     share: float
 
 
+class LanguageArmOut(ArmOut):
+    """One arm of the language deployment. An arm whose server is down answers ``degraded``."""
+
+    endpoint: Literal["in_process", "openai"]
+    state: Literal["up", "down", "model_missing"]
+
+
+class LanguageReadyOut(BaseModel):
+    """The language deployment that answers."""
+
+    experiment_id: str
+    deployment_id: str
+    arms: list[LanguageArmOut]
+
+
 class ReadyOut(BaseModel):
     """Whether the gateway may get traffic, and if not, why."""
 
     ready: bool
     reasons: list[str]
-    experiment_id: str
-    deployment_id: str
-    arms: list[ArmOut]
+    experiment_id: str | None = None
+    deployment_id: str | None = None
+    arms: list[ArmOut] = []
+    language: LanguageReadyOut | None = None
 
 
 _ITEM_CODES: Final = {

@@ -37,6 +37,24 @@ class ServingSettings(BaseModel):
     )
     body_timeout_s: float = Field(default=10.0, gt=0, description="For a request's body to arrive.")
     shutdown_timeout_s: int = Field(default=20, ge=1, description="For open requests to finish.")
+    max_summary_reviews: int = Field(
+        default=300, ge=1, le=10_000, description="Reviews of one summary."
+    )
+    max_language_requests: int = Field(
+        default=128, ge=1, description="Language requests that may be worked on or wait at once."
+    )
+    language_timeout_s: float = Field(
+        default=120.0, gt=0, description="For a summary, or a whole answer of a language model."
+    )
+    upstream_idle_s: float = Field(
+        default=30.0, gt=0, description="For the next part of a streamed answer to arrive."
+    )
+    upstream_connect_s: float = Field(
+        default=3.0, gt=0, description="For a connection to a language model's server."
+    )
+    upstream_api_key: str | None = Field(
+        default=None, min_length=1, repr=False, description="What those servers want, if anything."
+    )
 
 
 def read_settings(environment: Mapping[str, str]) -> ServingSettings:

@@ -1,16 +1,19 @@
-"""Real servers: Label Studio, PostgreSQL, a container engine with the main image, a browser.
+"""Real servers: Label Studio, PostgreSQL, vLLM, a container engine with the main image, a browser.
 
 `tests/services/run` installs and prepares what they need and names it in MATJIP_TEST_… variables.
 Nothing is skipped here: a fixture that cannot start fails and says why.
 """
 
 import codecs
+import contextlib
 import functools
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -274,6 +277,57 @@ def container_root(tmp_path: Path) -> Path:
     folder.mkdir()
     folder.chmod(0o777)
     return folder
+
+
+@dataclass
+class VllmServer:
+    """A vLLM in a process of its own, started as `make serve-llm` starts it."""
+
+    url: str
+    log: Path
+    process: "subprocess.Popen[bytes]"
+
+    def stop(self) -> None:
+        end(self.process)
+
+
+@pytest.fixture(scope="module")
+def start_vllm() -> Iterator[Callable[..., VllmServer]]:
+    """Starts vLLM's CPU build and waits until it answers; about a minute and a half, 3 GB.
+
+    Takes the model's folder, a folder for the log, and options of `serving.vllm_launch serve`. One
+    at a time: stop it before the next is started.
+    """
+    python = Path(prepared("MATJIP_TEST_VLLM")) / "bin" / "python"
+    started: list[VllmServer] = []
+
+    def start(model: Path, folder: Path, *options: str, port: int | None = None) -> VllmServer:
+        port = port or free_port()
+        log = folder / "vllm.log"
+        command = [sys.executable, "-m", "serving.vllm_launch", "serve", str(model)]
+        command += ["--profile", "cpu", "--python", str(python), "--port", str(port), *options]
+        with log.open("wb") as output:
+            # A group of its own: what it starts is ended with it, also after a kill.
+            process = subprocess.Popen(
+                command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
+            )
+        server = VllmServer(f"http://127.0.0.1:{port}", log, process)
+        started.append(server)
+        wait_until(lambda: _healthy(server.url), process, log, timeout_s=400)
+        return server
+
+    yield start
+    for server in started:
+        server.stop()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.process.pid, signal.SIGKILL)
+
+
+def _healthy(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=2).is_success
+    except httpx.TransportError:
+        return False
 
 
 @pytest.fixture(scope="module")

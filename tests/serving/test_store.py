@@ -66,6 +66,14 @@ def store(url):
     store.close()
 
 
+def test_a_sentiment_for_an_answer_without_one_harms_no_other(store):
+    summary = orjson.dumps({"task": "/v1/summary", "status": "ok"})
+    store.write([shown(1, prediction=summary), shown(2)])
+    results = store.write([], [said(1), said(2), said(1, None, reward=0.5)])
+    assert results == ["no_sentiment", "stored", "stored"]
+    assert store.counts()["outcomes"] == 2
+
+
 def test_units_come_back_with_their_outcomes(store):
     store.write(
         [

@@ -1,0 +1,148 @@
+"""The gateway as a process that serves both kinds of model, the language model by a server."""
+
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from data.errors import ArtifactError, SettingsError
+from data.manifest import read_manifest
+from serving.deployment import write_deployment
+from serving.gateway.app import create_app
+from serving.gateway.language_arms import load_engine
+from serving.gateway.settings import ServingSettings
+from serving.language_deployment import write_language_deployment
+
+MAKER = Path(__file__).parents[2] / "tiny_language_model.py"
+REVIEWS = [
+    {"review_id": "r1", "text": "국물이 맛있어요. 사장님이 친절해요"},
+    {"review_id": "r2", "text": "고기가 맛있어요! 조금 비싸요"},
+]
+
+
+def command(*options: object) -> list[str]:
+    return [sys.executable, "-m", "serving.gateway.app", *map(str, options)]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def run_gateway_with(tmp_path: Path) -> Callable[..., AbstractContextManager[httpx.Client]]:
+    """Starts the command with these options, and gives a client once it answers."""
+
+    @contextmanager
+    def start(options: dict[str, Path]) -> Iterator[httpx.Client]:
+        port, log = free_port(), tmp_path / "gateway.log"
+        said = [part for option in options.items() for part in option]
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "MATJIP_STORE_URL": f"sqlite:///{tmp_path / 'store.db'}",
+        }
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command(*said, "--port", port), env=environment, stdout=output, stderr=output
+            )
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+                wait_until_up(client, process, log)
+                yield client
+        finally:
+            process.terminate()
+            process.wait(30)
+
+    return start
+
+
+def wait_until_up(client: httpx.Client, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if client.get("/health").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.05)
+    raise RuntimeError(f"the gateway did not start:\n{log.read_text()}")
+
+
+def test_one_process_serves_both(vllm, fakes, deployment, tmp_path, run_gateway_with):
+    both = {"--deployment": tmp_path / "a.json", "--language-deployment": tmp_path / "b.json"}
+    write_deployment(both["--deployment"], deployment)
+    language = fakes.language_deployment(vllm.endpoint)
+    write_language_deployment(both["--language-deployment"], language)
+    with run_gateway_with(both) as client:
+        ready = client.get("/ready").json()
+        assert ready["ready"]
+        assert ready["deployment_id"] == deployment.deployment_id
+        assert ready["language"]["deployment_id"] == language.deployment_id
+        analysed = client.post("/v1/analyze", json={"reviews": [{"text": "국물이 맛있어요"}]})
+        assert analysed.json()["results"][0]["status"] == "ok"
+        body = {"restaurant_id": "ga-01", "reviews": REVIEWS}
+        answer = client.post("/v1/summary", json=body).json()
+        assert answer["status"] == "ok"
+        assert set(answer["summary"]["aspects"]) == {"food", "service", "price"}
+        assert {sent["model"] for sent in vllm.bodies} == {"served"}
+        vllm.mode = "500"
+        degraded = client.post("/v1/summary", json=body)
+        assert degraded.status_code == 200
+        assert degraded.json()["status"] == "degraded"
+        assert "2 of 2 reviews not read" in degraded.json()["reasons"][0]
+        for said in (analysed.json(), answer):
+            feedback = {"request_id": said["request_id"], "reward": 1.0}
+            assert client.post("/v1/feedback", json=feedback).json()["status"] == "stored"
+
+
+def test_a_server_that_is_not_there_leaves_the_gateway_ready(fakes, tmp_path, run_gateway_with):
+    endpoint = {"kind": "openai", "base_url": f"http://127.0.0.1:{free_port()}", "model": "m"}
+    path = tmp_path / "b.json"
+    write_language_deployment(path, fakes.language_deployment(endpoint))
+    with run_gateway_with({"--language-deployment": path}) as client:
+        ready = client.get("/ready")
+        assert ready.status_code == 200
+        assert ready.json()["language"]["arms"][0]["state"] == "down"
+        body = {"restaurant_id": "ga-01", "reviews": REVIEWS}
+        answer = client.post("/v1/summary", json=body)
+        assert answer.status_code == 200
+        assert (answer.json()["status"], answer.json()["summary"]) == ("degraded", None)
+        chat = {"messages": [{"role": "user", "content": "네?"}]}
+        refused = client.post("/v1/chat/completions", json=chat)
+        assert refused.status_code == 503
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert client.post("/v1/analyze", json={}).status_code == 404
+
+
+def test_nothing_to_serve_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match="nothing to serve"):
+        create_app(ServingSettings())
+    done = subprocess.run(command(), capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert "--language-deployment" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen3."""
+    folder = tmp_path_factory.mktemp("language") / "base"
+    runpy.run_path(str(MAKER))["write_model"](folder)
+    return folder
+
+
+def test_a_folder_on_disk_is_served_only_if_it_is_what_was_deployed(fakes, tiny_folder):
+    endpoint = {"kind": "in_process", "folder": str(tiny_folder)}
+    arm = fakes.language_deployment(endpoint).arms[0]
+    with pytest.raises(ArtifactError, match="the deployment names 'abababababab'"):
+        load_engine(arm, ServingSettings())
+    right = arm.model_copy(update={"manifest_digest": read_manifest(tiny_folder).digest})
+    assert load_engine(right, ServingSettings()).name.startswith("transformers")

@@ -1,0 +1,156 @@
+"""A model's server that streams, refuses, lies, stalls or is not there."""
+
+import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from serving.gateway.upstream import FAILURES_IN_A_ROW
+
+IN_PROCESS = {"kind": "in_process", "folder": "/models/base"}
+TURN = {"role": "user", "content": "국물이 진하다는 후기의 감성은?"}
+SCHEMA = {"enum": ["negative", "neutral", "positive"]}
+
+
+def chat(client: httpx.Client, headers: Any = None, **more: Any) -> httpx.Response:
+    body = {"messages": [TURN]} | more
+    return client.post("/v1/chat/completions", json=body, headers=headers)
+
+
+def assert_error(answer: httpx.Response, status: int, code: str, field: str | None = None) -> str:
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert (error["code"], error.get("field")) == (code, field)
+    assert error["request_id"] == answer.headers["X-Request-Id"]
+    return str(error["message"])
+
+
+def nobody() -> dict[str, Any]:
+    """An endpoint where nothing listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return {"kind": "openai", "base_url": f"http://127.0.0.1:{port}", "model": "served"}
+
+
+def until_ok(client: httpx.Client) -> httpx.Response:
+    """The first answer that is not a 429; the test's own limit ends it otherwise."""
+    while True:
+        answer = chat(client)
+        if answer.status_code != httpx.codes.TOO_MANY_REQUESTS:
+            return answer
+
+
+def test_a_stream_comes_through_and_is_recorded_before_it(start_language, vllm, exposures):
+    with start_language(vllm.endpoint) as client:
+        with client.stream(
+            "POST", "/v1/chat/completions", json={"messages": [TURN], "stream": True}
+        ) as answer:
+            assert answer.status_code == 200
+            assert answer.headers["Content-Type"].startswith("text/event-stream")
+            assert len(exposures()) == 1
+            content = answer.read()
+        events = [line for line in content.decode().split("\n\n") if line]
+        assert events[-1] == "data: [DONE]"
+        texts = [json.loads(each[6:])["choices"][0]["delta"]["content"] for each in events[:-1]]
+        assert texts == ["0", "1", "2"]
+        page = client.get("/metrics").text
+    assert orjson.loads(exposures()[0]["prediction"])["streamed"] is True
+    assert vllm.bodies[0]["stream"] is True
+    assert 'arm="champion",route="/v1/chat/completions",status="ok"} 1.0' in page
+
+
+def test_a_caller_who_leaves_a_stream_frees_its_place_and_the_server(start_language, vllm):
+    vllm.mode = "stalls"
+    with start_language(vllm.endpoint, max_language_requests=1) as client:
+        with client.stream(
+            "POST", "/v1/chat/completions", json={"messages": [TURN], "stream": True}
+        ) as answer:
+            assert next(answer.iter_bytes())
+            assert_error(chat(client), 429, "too_many_requests")
+        assert vllm.left.wait(20)
+        vllm.mode = "ok"
+        with ThreadPoolExecutor(1) as pool:
+            later = pool.submit(until_ok, client)
+            assert later.result(20).status_code == 200
+
+
+def test_a_stream_that_stalls_or_breaks_ends_with_an_error_in_it(start_language, vllm):
+    body = {"messages": [TURN], "stream": True}
+    with start_language(vllm.endpoint, upstream_idle_s=0.3) as client:
+        for mode in ("stalls", "breaks"):
+            vllm.mode = mode
+            content = client.post("/v1/chat/completions", json=body).text
+            last = [line for line in content.split("\n\n") if line][-1]
+            assert json.loads(last.removeprefix("data: "))["error"]["code"] == "upstream_failed"
+            assert "[DONE]" not in content
+            assert content.count('"delta"') == 3
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("mode", "code"),
+    [("500", "upstream_failed"), ("404", "upstream_failed"), ("garbage", "upstream_garbage")],
+)
+def test_a_server_that_fails_is_a_503_and_no_exposure(
+    start_language, vllm, exposures, mode, code, stream
+):
+    vllm.mode = mode
+    with start_language(vllm.endpoint) as client:
+        answer = chat(client, stream=stream)
+        assert_error(answer, 503, code)
+        assert int(answer.headers["Retry-After"]) >= 1
+        vllm.mode = "ok"
+        assert chat(client).status_code == 200
+    assert len(exposures()) == 1
+
+
+@pytest.mark.parametrize(("mode", "status"), [("400", 400), ("422", 422), ("413", 413)])
+def test_what_the_server_refuses_the_caller_learns(start_language, vllm, mode, status):
+    vllm.mode = mode
+    with start_language(vllm.endpoint) as client:
+        message = assert_error(chat(client), status, "upstream_refused")
+        assert "no room for 9 tokens" in message
+        vllm.mode = "429"
+        assert chat(client).headers["Retry-After"] == "1"
+
+
+def test_a_server_that_is_slow_is_a_503(start_language, vllm):
+    vllm.mode = "slow"
+    with start_language(vllm.endpoint, language_timeout_s=0.3) as client:
+        answer = chat(client)
+        assert_error(answer, 503, "upstream_timeout")
+        assert "Retry-After" in answer.headers
+
+
+def test_a_server_that_is_not_there_is_left_alone_after_a_while(start_language):
+    with start_language(nobody()) as client:
+        said = {
+            assert_error(chat(client), 503, "upstream_unreachable")
+            for _ in range(FAILURES_IN_A_ROW)
+        }
+        assert "ConnectError" in said.pop()
+        assert "in a row" in assert_error(chat(client), 503, "upstream_unreachable")
+        assert client.get("/ready").json()["language"]["arms"][0]["state"] == "down"
+        assert client.get("/ready").status_code == 200
+
+
+def test_what_a_caller_sends_wrong_never_trips_the_breaker(start_language, vllm):
+    vllm.mode = "400"
+    with start_language(vllm.endpoint) as client:
+        for _ in range(FAILURES_IN_A_ROW + 2):
+            assert_error(chat(client), 400, "upstream_refused")
+        vllm.mode = "ok"
+        assert chat(client).status_code == 200
+
+
+def test_readiness_tells_of_a_model_that_the_server_has_not(start_language, vllm):
+    with start_language(vllm.endpoint, vllm.endpoint | {"model": "another"}) as client:
+        arms = client.get("/ready").json()["language"]["arms"]
+        assert [arm["state"] for arm in arms] == ["up", "model_missing"]
+        vllm.mode = "500"
+        assert client.get("/ready").json()["language"]["arms"][0]["state"] == "down"
