@@ -31,3 +31,16 @@ def show_evaluation(
         Path(artifact.path).write_text(json.dumps(artifact.metadata), encoding="utf-8")
     shutil.copyfile(folder / "report.html", report.path)
     shutil.copyfile(folder / "report.md", summary.path)
+
+
+def show_language_evaluation(
+    folder: Path, metrics: Metrics, report: HTML, summary: Markdown
+) -> None:
+    """Fill KFP's artifacts from a language evaluation; the candidate's figures are shown."""
+    values: dict[str, Any] = json.loads((folder / "metrics.json").read_bytes())
+    for name, figure in values["metrics"]["candidate"].items():
+        if figure.get("value") is not None:
+            metrics.log_metric(name, figure["value"])
+    Path(metrics.path).write_text(json.dumps(metrics.metadata), encoding="utf-8")
+    shutil.copyfile(folder / "report.html", report.path)
+    shutil.copyfile(folder / "report.md", summary.path)

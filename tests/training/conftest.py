@@ -1,18 +1,27 @@
-"""One tiny model for all tests of training: pretrained, fine-tuned, exported and quantised once."""
+"""Tiny models for all tests of training: each trained, exported, merged and quantised once."""
 
+import runpy
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from data.contract import INTENSITIES, Label, LabelledReview, Review
 from data.manifest import write_labelled_reviews, write_manifest
+from data.near_duplicates import near_duplicate_pairs
+from data.sources.synthetic import generate
+from data.targets import build_targets
+from serving.language_folder import ADAPTER_KIND
 from training.recipe import Recipe, parse_recipe
 
 GOOD = ("정말 맛있어요", "직원이 친절해요", "국물이 최고예요", "분위기가 좋아요")
 BAD = ("너무 짜고 별로예요", "직원이 불친절해요", "위생이 엉망이에요", "비싸고 맛없어요")
 PLAIN = ("역에서 오 분 거리입니다", "월요일은 쉽니다", "주차장이 있어요", "포장됩니다")
 
+TINY_LANGUAGE = Path(__file__).parents[1] / "tiny_language_model.py"
 WriteSplit = Callable[[Path, Sequence[LabelledReview]], Path]
 
 
@@ -139,4 +148,80 @@ def tiny_int8(tmp_path_factory: pytest.TempPathFactory, tiny_onnx: Path, toy_spl
 
     folder = tmp_path_factory.mktemp("int8") / "model"
     quantize_encoder(tiny_onnx, toy_split, folder, threads=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_language() -> Any:
+    """The makers of tests/tiny_language_model.py."""
+    return SimpleNamespace(**runpy.run_path(str(TINY_LANGUAGE)))
+
+
+@pytest.fixture(scope="session")
+def language_split(tmp_path_factory: pytest.TempPathFactory, write_split: WriteSplit) -> Path:
+    """A split of 150 reviews with evidence, no two alike."""
+    rows = list(generate(200, seed=5))
+    pairs = near_duplicate_pairs([row.review.text for row in rows], 0.8)
+    alike = {pair.second for pair in pairs}
+    apart = [row for number, row in enumerate(rows) if number not in alike][:150]
+    # Six reviews a restaurant, so that no restaurant stands in two parts.
+    housed = [
+        row.model_copy(
+            update={"review": row.review.model_copy(update={"restaurant_id": f"s{number // 6}"})}
+        )
+        for number, row in enumerate(apart)
+    ]
+    return write_split(tmp_path_factory.mktemp("language") / "split", housed)
+
+
+@pytest.fixture(scope="session")
+def language_targets(tmp_path_factory: pytest.TempPathFactory, language_split: Path) -> Path:
+    """The targets of that split: labels alone."""
+    folder = tmp_path_factory.mktemp("language") / "targets"
+    build_targets(language_split, None, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory, tiny_language: Any) -> Path:
+    """A random Qwen3, float32."""
+    folder = tmp_path_factory.mktemp("language") / "base"
+    tiny_language.write_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(
+    tmp_path_factory: pytest.TempPathFactory, tiny_language: Any, tiny_base: Path
+) -> Path:
+    """A random adapter for it, as if trained over float weights."""
+    folder = tmp_path_factory.mktemp("language") / "adapter"
+    facts = tiny_language.write_adapter(folder, tiny_base, quantized_base="none").facts
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy2(tiny_base / name, folder / name)
+    write_manifest(folder, ADAPTER_KIND, facts)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_merged(
+    tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tiny_adapter: Path
+) -> Path:
+    """Both merged."""
+    from training.merge_llm import merge_adapter
+
+    folder = tmp_path_factory.mktemp("language") / "merged"
+    merge_adapter(tiny_adapter, tiny_base, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_w8a8(
+    tmp_path_factory: pytest.TempPathFactory, tiny_merged: Path, language_targets: Path
+) -> Path:
+    """The merged model in INT8."""
+    from training.quantize_llm import quantize_language_model
+
+    folder = tmp_path_factory.mktemp("language") / "w8a8"
+    quantize_language_model(tiny_merged, language_targets, None, folder, samples=24)
     return folder

@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 from matplotlib import font_manager, rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from data.contract import KOREAN
 
@@ -161,4 +162,25 @@ def curve_svg(curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
         for axes, (name, curve) in zip(panels, shown.items(), strict=False):
             axes.plot([step for step, _ in curve], [loss for _, loss in curve], color=COLOURS[0])
             axes.set(title=name, xlabel="step", ylabel="loss")
+        return _svg(figure)
+
+
+def history_svg(trials: Sequence[tuple[int, float, bool]], own: float | None, ylabel: str) -> str:
+    """Scores of tuning's trials, and the best so far: (number, score, whether it was pruned)."""
+    best = np.maximum.accumulate([-np.inf if pruned else score for _, score, pruned in trials])
+    with rc_context(_style()):
+        figure = Figure(figsize=(6.4, 3.2))
+        axes = figure.subplots()
+        for name, wanted, colour in (("whole", False, COLOURS[0]), ("pruned", True, "#9aa5b1")):
+            shown = [(number, score) for number, score, pruned in trials if pruned == wanted]
+            if shown:
+                numbers, scores = zip(*shown, strict=True)
+                axes.scatter(numbers, scores, s=22, color=colour, label=name, zorder=2)
+        every = [number for number, *_ in trials]
+        axes.step(every, best, where="post", color=COLOURS[0], linewidth=1.4, label="best so far")
+        if own is not None:
+            axes.axhline(own, color=COLOURS[1], linewidth=1.0, linestyle="--", label="the recipe")
+        axes.set(xlabel="trial", ylabel=ylabel)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
         return _svg(figure)

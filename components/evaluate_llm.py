@@ -1,0 +1,42 @@
+"""A language model in INT8 and its parent, measured on restaurants that training never saw."""
+
+from kfp import dsl
+from kfp.dsl import HTML, Dataset, Input, Markdown, Metrics, Model, Output
+
+from components.profiles import MAIN
+
+
+@dsl.component(base_image=MAIN, install_kfp_package=False)
+def evaluate_llm(
+    targets: Input[Dataset],
+    split: Input[Dataset],
+    merged: Input[Model],
+    quantized: Input[Model],
+    settings: str,
+    inputs: str,
+    evaluation: Output[Dataset],
+    metrics: Output[Metrics],
+    report: Output[HTML],
+    summary: Output[Markdown],
+) -> str:
+    """Ask examples and whole restaurants, null baselines beside; returns the evaluation's digest.
+
+    ``settings`` is YAML text (training/language_delivery.py); empty, the defaults.
+    """
+    from pathlib import Path
+
+    from components.artifacts import show_language_evaluation
+    from data.settings import parse_settings
+    from training.language_delivery import LanguageEvaluationSettings, evaluate_language_candidate
+
+    manifest = evaluate_language_candidate(
+        Path(targets.path),
+        split=Path(split.path),
+        merged=Path(merged.path),
+        quantized=Path(quantized.path),
+        settings=parse_settings(LanguageEvaluationSettings, settings, where="evaluation settings"),
+        out=Path(evaluation.path),
+    )
+    evaluation.metadata.update({"digest": manifest.digest, "inputs": inputs})
+    show_language_evaluation(Path(evaluation.path), metrics, report, summary)
+    return manifest.digest

@@ -1,0 +1,113 @@
+"""Asks a model what is to be judged: every example, under its schema and free, and restaurants.
+
+At temperature 0 an answer still depends on what stands in the same batch (vllm#5898), so each
+repeat asks in another order, and what differs is reported.
+"""
+
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from data.answers import decoding_schema
+from data.contract import Review
+from data.errors import EngineError
+from data.examples import Example
+from data.prompts import Task
+from serving.engines.chat import ChatAnswer, ChatEngine, ChatRequest
+from serving.summaries import ANSWER_TOKENS
+from training.evaluation.language.gold import Gold
+from training.evaluation.language.restaurants import RestaurantAnswer
+from training.evaluation.language.tally import Said
+
+Summarise = Callable[[ChatEngine, Sequence[Review]], Awaitable[RestaurantAnswer]]
+"""What serving does with a restaurant's reviews."""
+
+
+async def ask_model(
+    engine: ChatEngine,
+    gold: Gold,
+    *,
+    repeats: int,
+    free: bool,
+    answer_tokens: Mapping[Task, int],
+    seed: int,
+    summarise: Summarise | None,
+) -> Said:
+    """Ask one model everything.
+
+    Args:
+        engine: the model.
+        gold: what is asked.
+        repeats: how often examples and restaurants are asked at temperature 0.
+        free: ask the examples once without a schema too.
+        answer_tokens: the most an answer to an example may take, by task.
+        seed: of the order in which repeats ask.
+        summarise: serving's way from reviews to a summary; None leaves restaurants out.
+
+    Raises:
+        EngineError: the engine answered nothing, or not each prompt once.
+    """
+    shuffled = random.Random(seed)  # noqa: S311  # an order, not a secret
+    constrained, restaurants = [], []
+    for repeat in range(repeats):
+        order = list(range(len(gold.examples)))
+        if repeat:
+            shuffled.shuffle(order)
+        constrained.append(
+            await ask_examples(engine, gold.examples, answer_tokens=answer_tokens, order=order)
+        )
+        if summarise is not None and gold.restaurants:
+            restaurants.append([await summarise(engine, each.reviews) for each in gold.restaurants])
+    unheld = None
+    if free:
+        unheld = await ask_examples(
+            engine, gold.examples, answer_tokens=answer_tokens, schema=False
+        )
+    return Said(constrained, unheld, restaurants)
+
+
+async def ask_examples(
+    engine: ChatEngine,
+    examples: Sequence[Example],
+    *,
+    answer_tokens: Mapping[Task, int] = ANSWER_TOKENS,
+    schema: bool = True,
+    order: Sequence[int] | None = None,
+) -> list[ChatAnswer]:
+    """One answer per example, in the order of the examples.
+
+    Args:
+        engine: the model.
+        examples: the prompts.
+        answer_tokens: the most an answer may take, by task.
+        schema: decode under each example's JSON Schema.
+        order: in which they are asked.
+
+    Raises:
+        EngineError: the engine answered nothing, or not each prompt once.
+    """
+    places = list(range(len(examples))) if order is None else order
+    # Making a schema takes 5 ms, and prompts with as many lines share theirs.
+    kinds = {(example.task, example.numbered) for example in examples} if schema else set()
+    schemas = {kind: decoding_schema(*kind) for kind in kinds}
+    requests = [
+        ChatRequest(
+            messages=example.messages,
+            schema=schemas.get((example.task, example.numbered)),
+            max_tokens=answer_tokens[example.task],
+        )
+        for example in (examples[place] for place in places)
+    ]
+    answers = await engine.complete(requests)
+    if len(answers) != len(requests):
+        raise EngineError(
+            f"engine {engine.name!r} gave {len(answers)} answers to {len(requests)} prompts; it "
+            "must answer each once, in order"
+        )
+    reasons = {answer.error for answer in answers}
+    if None not in reasons:
+        raise EngineError(
+            f"engine {engine.name!r} answered none of {len(requests)} prompts, for instance: "
+            f"{min(map(str, reasons))!r}; mend it, there is nothing to evaluate"
+        )
+    by_place = dict(zip(places, answers, strict=True))
+    return [by_place[place] for place in range(len(examples))]

@@ -1,0 +1,262 @@
+"""The base that fine-tuning starts from: a pretrained checkpoint by name, or a small one made here.
+
+What is made here is a Qwen3 of a few million weights with a tokenizer of its own. It learns
+reviews and the forms of answers from synthetic reviews and restaurants, and reads the training
+part's texts, never its labels. Too small for production; there so that every later step has
+something to do.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from data.artifacts import TARGETS_KIND
+from data.errors import SettingsError
+from data.manifest import Manifest, canonical_digest, read_manifest, start_artifact, write_manifest
+from data.prompts import INSTRUCTIONS, chat_template
+from data.quarantine import RowError
+from data.sources.synthetic import generate
+from data.sources.synthetic_restaurants import synthetic_restaurants
+from data.targets import Example, labels_example, read_examples, summary_examples
+from serving.language_folder import (
+    CHAT_TEMPLATE_NAME,
+    LANGUAGE_MODEL_KIND,
+    refuse_code,
+    tokenizer_digest,
+)
+from training.language_examples import Row, tokenise
+from training.language_pretraining import PretrainingStage, pretrain
+from training.language_recipe import LanguageRecipe
+from training.word_vectors import word_vectors
+
+SPECIAL_TOKENS: Final = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+PAD, _, END = range(3)
+# One piece: a word with its blank, a clause's number, a run of JSON's signs. So that what an answer
+# repeats in every line costs few tokens.
+_PIECES: Final = r" ?[가-힣]+|[ㄱ-ㅎㅏ-ㅣ]+|#\d+| ?[A-Za-z_]+|-?\d+|[\[\]{}\",:]+|\s+|[^\s\w]|\w+"
+_VECTOR_SCALE: Final = 0.04
+_TEXT_TOKENS: Final = 120
+
+
+def make_language_base(
+    targets: Path, recipe: LanguageRecipe, out: Path, *, checkpoints: Path
+) -> Manifest:
+    """Adopt the recipe's pretrained checkpoint, or make a base on the spot.
+
+    Args:
+        targets: its training part's prompts are read, so that the tokenizer knows their words.
+        recipe: ``base`` and ``pretraining`` decide.
+        out: folder of kind language_model, role base.
+        checkpoints: where a run that is cut short goes on from.
+
+    Raises:
+        SettingsError: the pretrained checkpoint cannot be had, or asks to run code of its own.
+        ArtifactError: the targets are not whole, or ``out`` cannot be written.
+    """
+    source = read_manifest(targets, TARGETS_KIND)
+    start_artifact(out)
+    facts: dict[str, Any] = {"role": "base", "format": recipe.precision, "recipe": recipe.name}
+    if recipe.base.pretrained is not None:
+        adopt_checkpoint(recipe.base.pretrained, recipe, out)
+        facts |= {"made": "adopted", "name": recipe.base.pretrained}
+    else:
+        identity = [recipe.base.model_dump(), recipe.pretraining.model_dump(), source.digest]
+        work = checkpoints / "language-base" / canonical_digest(identity)[:16]
+        facts |= _make(read_examples(targets / "train.jsonl"), recipe, out, work)
+        facts |= {"made": "on the spot", "targets_digest": source.digest}
+    facts["tokenizer_digest"] = tokenizer_digest(out)
+    return write_manifest(out, LANGUAGE_MODEL_KIND, facts)
+
+
+def adopt_checkpoint(name: str, recipe: LanguageRecipe, out: Path) -> None:
+    """Bring a pretrained checkpoint into a base's folder, with matjip's chat template.
+
+    Raises:
+        SettingsError: it cannot be had, or asks to run code of its own.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        refuse_code(folder)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            name, dtype=recipe.precision, use_safetensors=True, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError, SafetensorError, HFValidationError) as error:
+        raise SettingsError(
+            f"base.pretrained={name!r} cannot be loaded: {error}; check the name, or that the hub "
+            "can be reached, or pass a folder, or remove the key to make a base on the spot"
+        ) from error
+    missing = [each for each in SPECIAL_TOKENS[1:] if each not in tokenizer.get_vocab()]
+    if missing:
+        raise SettingsError(
+            f"base.pretrained={name!r} has no tokens {missing!r}, which the chat template marks "
+            "turns with; take an instruct model of the Qwen family"
+        )
+    model.save_pretrained(out)
+    _save_tokenizer(tokenizer, out)
+
+
+def _save_tokenizer(tokenizer: Any, out: Path) -> None:
+    tokenizer.chat_template = chat_template()
+    tokenizer.save_pretrained(out)
+    # Written as it stands in data/, so that equal templates have equal bytes.
+    (out / CHAT_TEMPLATE_NAME).write_text(chat_template(), encoding="utf-8")
+
+
+def train_language_tokenizer(texts: Iterable[str], *, vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with ChatML's marks; any text goes through it and comes back.
+
+    Args:
+        texts: prompts and answers.
+        vocabulary: size wanted.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=list(SPECIAL_TOKENS),
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        ),
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=SPECIAL_TOKENS[PAD],
+        eos_token=SPECIAL_TOKENS[END],
+        chat_template=chat_template(),
+    )
+
+
+def synthetic_examples(recipe: LanguageRecipe) -> list[Example]:
+    """Examples of made-up reviews and restaurants; the few that fit no answer are left out."""
+    settings = recipe.pretraining
+    found: list[Example] = []
+    for row in generate(settings.synthetic_reviews, seed=recipe.seed):
+        with contextlib.suppress(RowError):
+            found.append(labels_example(row))
+    restaurants = synthetic_restaurants(settings.synthetic_restaurants, seed=recipe.seed + 1)
+    for summary, reviews in restaurants:
+        with contextlib.suppress(RowError):
+            found += summary_examples(summary, reviews)
+    return found
+
+
+def _make(
+    known: Sequence[Example], recipe: LanguageRecipe, out: Path, work_dir: Path
+) -> dict[str, Any]:
+    torch.set_num_threads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    examples = synthetic_examples(recipe)
+    tokenizer = train_language_tokenizer(_words(examples, known), vocabulary=recipe.base.vocabulary)
+    rows = tokenise(tokenizer, examples, max_tokens=recipe.base.context_tokens)
+    texts = _texts(tokenizer, known)
+    model = _fresh(recipe, tokenizer, [row.input_ids for row in [*rows.fit, *texts]])
+    settings = recipe.pretraining
+    trained = pretrain(
+        model,
+        [*rows.fit, *texts],
+        PretrainingStage(
+            epochs=settings.epochs,
+            batch_tokens=settings.batch_tokens,
+            learning_rate=settings.learning_rate,
+            warmup_steps=settings.warmup_steps,
+            save_every_steps=recipe.tuning.save_every_steps,
+            seed=recipe.seed,
+        ),
+        work_dir=work_dir,
+    )
+    model.to(getattr(torch, recipe.precision)).save_pretrained(out)
+    _save_tokenizer(tokenizer, out)
+    return {
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "vocabulary": len(tokenizer),
+        "lengths": rows.report,
+        "left_out": len(rows.too_long),
+        "curve": trained.curve,
+        "tokens_per_s": trained.tokens_per_s,
+    }
+
+
+def _words(examples: Sequence[Example], known: Sequence[Example]) -> Iterator[str]:
+    """Prompts and answers; of the training part the prompts alone, since answers are its labels."""
+    for example in examples:
+        yield "\n".join([*(each["content"] for each in example.messages), example.answer])
+    for example in known:
+        if example.task == "labels":
+            yield example.messages[-1]["content"]
+
+
+def _texts(tokenizer: PreTrainedTokenizerFast, known: Sequence[Example]) -> list[Row]:
+    """The training part's reviews, to be read word by word: every token is learnt.
+
+    Several make a row, about as long as an example, so that batches mix both.
+    """
+    contents = [each.messages[-1]["content"] for each in known if each.task == "labels"]
+    reviews = [content.removeprefix(INSTRUCTIONS["labels"]).strip() for content in contents]
+    read = tokenizer(reviews, add_special_tokens=False)["input_ids"] if reviews else []
+    rows: list[list[int]] = [[]]
+    for ids in read:
+        if len(rows[-1]) > _TEXT_TOKENS:
+            rows.append([])
+        rows[-1] += [*ids, PAD]  # <|endoftext|>, which pads elsewhere, parts texts here
+    return [Row(ids, [1] * len(ids)) for ids in rows if ids]
+
+
+def _fresh(
+    recipe: LanguageRecipe, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Sequence[int]]
+) -> Qwen3ForCausalLM:
+    """A new model whose embeddings know which tokens stand near one another."""
+    sizes = recipe.base
+    model = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=sizes.hidden_size,
+            num_hidden_layers=sizes.layers,
+            num_attention_heads=sizes.attention_heads,
+            num_key_value_heads=sizes.key_value_heads,
+            head_dim=sizes.head_size,
+            intermediate_size=sizes.intermediate_size,
+            max_position_embeddings=sizes.context_tokens,
+            tie_word_embeddings=True,
+            # Wider than the usual 0.02, which suits wide layers and starves narrow ones.
+            initializer_range=_VECTOR_SCALE,
+            bos_token_id=None,
+            eos_token_id=END,
+            pad_token_id=PAD,
+        )
+    )
+    vectors = torch.from_numpy(
+        word_vectors(
+            rows,
+            len(tokenizer),
+            size=sizes.hidden_size,
+            first_ordinary=len(SPECIAL_TOKENS),
+            seed=recipe.seed,
+        )
+    ).float()
+    met = vectors.any(dim=1)
+    table = model.model.embed_tokens.weight.data
+    table[met] = vectors[met] * _VECTOR_SCALE * sizes.hidden_size**0.5
+    return model

@@ -1,0 +1,127 @@
+"""A language model's recipe: everything that decides what its training makes, from one YAML file.
+
+Comes in: YAML text. Goes out: a frozen ``LanguageRecipe``. Unknown keys and wrong values fail, all
+of them at once, each with its key.
+"""
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from data.errors import SettingsError
+from data.manifest import canonical_digest
+from data.settings import parse_settings
+
+RECIPES: Final = "training.recipes"
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class BaseSettings(_Settings):
+    """Which base: a pretrained one by hub name or folder, or a small Qwen3 made on the spot."""
+
+    pretrained: str | None = Field(
+        default=None, description="Hub name or folder; none makes a base from the sizes below."
+    )
+    vocabulary: int = Field(default=8000, ge=1000, le=200_000)
+    hidden_size: int = Field(default=192, ge=64)
+    layers: int = Field(default=4, ge=1)
+    attention_heads: int = Field(default=6, ge=1)
+    key_value_heads: int = Field(default=2, ge=1)
+    head_size: int = Field(default=32, ge=16)
+    intermediate_size: int = Field(default=512, ge=64)
+    context_tokens: int = Field(default=1024, ge=256)
+
+
+class PretrainingSettings(_Settings):
+    """What a base made on the spot learns first: synthetic reviews, their labels and summaries."""
+
+    synthetic_reviews: int = Field(default=16_000, ge=100)
+    synthetic_restaurants: int = Field(default=400, ge=0)
+    epochs: float = Field(default=1, gt=0)
+    batch_tokens: int = Field(default=2048, ge=256)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    warmup_steps: int = Field(default=50, ge=0)
+
+
+class LoraSettings(_Settings):
+    """The adapter."""
+
+    rank: int = Field(default=16, ge=1, le=512)
+    alpha: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+
+
+class TuningSettings(_Settings):
+    """Supervised fine-tuning of the adapter, on the answers alone."""
+
+    quantized_base: Literal["nf4", "none"] = "nf4"
+    epochs: float = Field(default=3, gt=0)
+    batch_examples: int = Field(default=16, ge=1)
+    accumulation: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    warmup_share: float = Field(default=0.05, ge=0, lt=1)
+    max_tokens: int = Field(default=1024, ge=64, description="A longer example is quarantined.")
+    packing: bool = Field(
+        default=False, description="Needs an attention that keeps examples apart."
+    )
+    gradient_checkpointing: bool = False
+    save_every_steps: int = Field(default=50, ge=1)
+
+
+class QuantizationSettings(_Settings):
+    """How the merged model is quantised, and on what it is calibrated."""
+
+    scheme: Literal["w8a8", "fp8", "w4a16"] = "w8a8"
+    samples: int = Field(default=256, ge=8)
+    smoothing: float = Field(default=0.8, ge=0, le=1)
+
+
+class LanguageRecipe(_Settings):
+    """Everything that decides what a training run makes."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+    seed: int = 20261101
+    threads: int = Field(default=2, ge=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    base: BaseSettings = BaseSettings()
+    pretraining: PretrainingSettings = PretrainingSettings()
+    lora: LoraSettings = LoraSettings()
+    tuning: TuningSettings = TuningSettings()
+    quantization: QuantizationSettings = QuantizationSettings()
+
+    def digest(self) -> str:
+        """SHA-256 of what the recipe says."""
+        return canonical_digest(self.model_dump(mode="json"))
+
+
+def parse_language_recipe(text: str) -> LanguageRecipe:
+    """A recipe from YAML text.
+
+    Raises:
+        SettingsError: names every wrong key at once.
+    """
+    return parse_settings(LanguageRecipe, text, where="language recipe")
+
+
+def language_recipe_text(name: str) -> str:
+    """The YAML text of a recipe by name (``training/recipes/<name>.yaml``) or by path.
+
+    Raises:
+        SettingsError: there is no such recipe.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    else:
+        file = resources.files(RECIPES.split(".", maxsplit=1)[0]) / "recipes" / f"{name}.yaml"
+        if file.is_file():
+            return file.read_text(encoding="utf-8")
+    raise SettingsError(
+        f"no language recipe {name!r}; give a .yaml path, or a name from training/recipes"
+    )
