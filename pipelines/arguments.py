@@ -1,4 +1,4 @@
-"""The arguments of both graphs on this machine, from the embedded defaults and what is given."""
+"""The arguments of the graphs on this machine, from the embedded defaults and what is given."""
 
 import os
 from importlib import resources
@@ -9,6 +9,7 @@ from data.errors import SettingsError
 from data.manifest import file_sha256
 from pipelines.local import Home, RunRecord
 from serving.experiments.store import ExperimentStore
+from training.language_recipe import language_recipe_text
 from training.recipe import read_recipe
 
 
@@ -52,6 +53,36 @@ def train_arguments(
         "checkpoints": str(home.folder("checkpoints")),
         "models": str(home.folder("models")),
         **given,
+    }
+
+
+def language_arguments(
+    home: Home,
+    *,
+    labels: str | None = None,
+    summaries: str | None = None,
+    recipe: str = "language-tiny",
+    **given: Any,
+) -> dict[str, Any]:
+    """Arguments of ``train_language``; ``given`` wins over the defaults.
+
+    The gold corpus comes with its summaries; labels of one's own have none unless they are given.
+
+    Raises:
+        SettingsError: the labels, the summaries or the recipe are not there.
+    """
+    if summaries is None:
+        summaries = "" if labels else str(gold_labels().with_name("summaries.json"))
+    if summaries and not Path(summaries).is_file():
+        raise SettingsError(
+            f"no summaries at {summaries!r}; pass --summaries FILE, or leave it out"
+        )
+    source = train_arguments(home, labels=labels, **given)
+    del source["models"]
+    return source | {
+        "summaries": summaries,
+        "summaries_digest": file_sha256(Path(summaries)) if summaries else "",
+        "recipe": language_recipe_text(recipe),
     }
 
 

@@ -16,13 +16,20 @@ from data.contract import json_schemas
 from data.errors import MatjipError, SettingsError
 from data.labelling import labelling_config
 from data.manifest import write_json, write_text_atomically
-from pipelines.arguments import compare_arguments, home_from_environment, train_arguments
+from pipelines.arguments import (
+    compare_arguments,
+    home_from_environment,
+    language_arguments,
+    train_arguments,
+)
 from pipelines.cluster import GRAPHS, compile_graphs, submit_graph
 from pipelines.demo import run_demo
+from pipelines.language import run_language
 from pipelines.local import Home, RunRecord, load_run, new_run, run_graph, source_digest
 from pipelines.placement import local_placement
 from pipelines.real_data import run_real_data
 from pipelines.steps import one_step
+from pipelines.tune import run_tuning
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 PLACEMENT: Final = Path("pipelines/placement.yaml")
@@ -38,6 +45,13 @@ STEPS: Final = {
     "gate": ("train-and-deploy", "gate-model"),
     "register": ("train-and-deploy", "register-model"),
     "deploy": ("train-and-deploy", "deploy-challenger"),
+    "targets": ("train-language", "build-targets"),
+    "pretrain-llm": ("train-language", "pretrain-llm"),
+    "train-llm": ("train-language", "train-llm"),
+    "merge-llm": ("train-language", "merge-llm"),
+    "quantize-llm": ("train-language", "quantize-llm"),
+    "evaluate-llm": ("train-language", "evaluate-llm"),
+    "gate-llm": ("train-language", "gate-llm"),
     "compare": ("compare-and-promote", "compare-arms"),
     "promote": ("compare-and-promote", "promote-model"),
 }
@@ -69,6 +83,48 @@ def demo(labels: Labels = None, recipe: RecipeName = "tiny") -> None:
     run_demo(home_from_environment(), labels=labels, recipe=recipe)
 
 
+@app.command()
+def language(
+    labels: Labels = None,
+    summaries: Annotated[str | None, typer.Option(help="Written summaries, JSON.")] = None,
+    recipe: RecipeName = "language-tiny",
+    given: Set = None,
+) -> None:
+    """Train a language model, quantise it, measure it and judge it, on this machine."""
+    run_language(
+        home_from_environment(),
+        labels=labels,
+        summaries=summaries,
+        recipe=recipe,
+        given=_settings(given or []),
+    )
+
+
+@app.command()
+def tune(
+    kind: Annotated[str, typer.Argument(help="encoder, or language.")],
+    space: Annotated[str | None, typer.Option(help="A search space's name or path.")] = None,
+    trials: Annotated[int, typer.Option(help="At most so many.")] = 10,
+    wall_minutes: Annotated[float, typer.Option(help="At most so long.")] = 30.0,
+    recipe: Annotated[str | None, typer.Option(help="What the search starts from.")] = None,
+    labels: Labels = None,
+    given: Set = None,
+) -> None:
+    """Search for a better recipe, scored on the validation part, on this machine."""
+    tuned = run_tuning(
+        home_from_environment(),
+        kind,
+        space=space,
+        trials=trials,
+        wall_minutes=wall_minutes,
+        recipe=recipe,
+        labels=labels,
+        given=_settings(given or []),
+    )
+    print((tuned / "trials.md").read_text(encoding="utf-8"))
+    print(tuned / "best_recipe.yaml")
+
+
 @app.command("real-data")
 def real_data() -> None:
     """Train and report on real Korean reviews."""
@@ -81,6 +137,8 @@ def _run_for(home: Home, graph: str, run_id: str | None) -> RunRecord:
         return found
     if graph == "train-and-deploy":
         return new_run(home, graph, train_arguments(home))
+    if graph == "train-language":
+        return new_run(home, graph, language_arguments(home))
     trained = found or load_run(home, None, graph="train-and-deploy")
     if trained is None:
         raise SettingsError("nothing has been deployed yet; run `make demo`, or the steps before")
@@ -113,7 +171,7 @@ def compile(  # noqa: A001  # the command is called so
         "var/compiled"
     ),
 ) -> None:
-    """Compile both graphs for a cluster."""
+    """Compile the graphs for a cluster."""
     for path in compile_graphs(placement, out):
         print(path)
 
@@ -144,6 +202,27 @@ def serve(
     command = [sys.executable, "-m", "serving.gateway.app", "--deployment", str(deployment)]
     environment = os.environ | {"MATJIP_STORE_URL": home.store_url}
     os.execve(sys.executable, [*command, "--port", str(port)], environment)  # noqa: S606
+
+
+@app.command("serve-llm")
+def serve_llm(
+    run: Annotated[str | None, typer.Option(help="A run's id; the last one by default.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Of serving/vllm.yaml.")] = None,
+    python: Annotated[str, typer.Option(help="The interpreter of vLLM's own environment.")] = (
+        "python"
+    ),
+    port: int = 8001,
+) -> None:
+    """Start vLLM on 127.0.0.1 with the last language model in INT8, until Ctrl-C."""
+    home = home_from_environment()
+    record = load_run(home, run, graph=None if run else "train-language")
+    if record is None:
+        raise SettingsError("no language model has been made yet; run `make language` first")
+    folder = record.artifact("quantize-llm", "quantized")
+    command = [sys.executable, "-m", "serving.vllm_launch", "serve", str(folder)]
+    command += ["--python", python, "--port", str(port)]
+    command += ["--profile", profile] if profile else []
+    os.execve(sys.executable, command, dict(os.environ))  # noqa: S606
 
 
 @app.command("mlflow")

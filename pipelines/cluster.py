@@ -1,4 +1,4 @@
-"""Both graphs for a Kubeflow cluster: compiled to files, or sent to its API."""
+"""The graphs for a Kubeflow cluster: compiled to files, or sent to its API."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -10,9 +10,17 @@ from data.errors import MatjipError, SettingsError
 from pipelines.compare_and_promote import compare_and_promote
 from pipelines.placement import Placement, read_placement, unknown_steps
 from pipelines.train_and_deploy import train_and_deploy
+from pipelines.train_language import train_language
+from pipelines.tune import tune_encoder, tune_language
 from training.recipe import read_recipe
 
-GRAPHS: Final = {"train-and-deploy": train_and_deploy, "compare-and-promote": compare_and_promote}
+GRAPHS: Final = {
+    "train-and-deploy": train_and_deploy,
+    "compare-and-promote": compare_and_promote,
+    "train-language": train_language,
+    "tune-encoder": tune_encoder,
+    "tune-language": tune_language,
+}
 ON_CLUSTER: Final = {
     "tracking_uri": "http://mlflow.mlflow.svc.cluster.local:5000",
     "checkpoints": "/matjip/checkpoints",

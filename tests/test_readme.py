@@ -10,6 +10,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("data", "serving", "training", "components", "pipelines", "mlflow")
+SAID = {  # files whose form has no place for a line of their own
+    "reviews.json": "The gold corpus, as Label Studio exports it",
+    "summaries.json": "Written summaries and strengths of the gold corpus's restaurants",
+}
 BEGIN, END = "<!-- tree -->\n```\n", "```\n<!-- /tree -->"
 
 
@@ -19,12 +23,12 @@ def _first_line(path: Path) -> str:
         return (ast.get_docstring(ast.parse(text)) or "").split("\n")[0]
     if path.suffix == ".md":
         return text.split("\n")[0].lstrip("# ")
-    if path.name == "reviews.json":
-        return "The gold corpus, as Label Studio exports it"
+    if path.name in SAID:
+        return SAID[path.name]
     if path.name == "requirements.txt":
         return "What requirements.in names, locked with hashes"
-    comment = next((line for line in text.splitlines() if re.match(r"#+ \w", line)), "")
-    return comment.lstrip("# ")
+    comment = next((line for line in text.splitlines() if re.match(r"({#- |#+ )\w", line)), "")
+    return comment.lstrip("{#- ").removesuffix("-#}").strip()
 
 
 def _files() -> list[Path]:

@@ -24,14 +24,16 @@ def _cli(*arguments: str, var: Path) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_every_step_of_both_graphs_has_a_target() -> None:
+def test_every_step_of_every_graph_has_a_target() -> None:
     tasks = {
         (name, task)
         for name, build in GRAPHS.items()
         for task in build(local_placement("0")).pipeline_spec.root.dag.tasks
         if task != "importer"
     }
-    assert set(STEPS.values()) == tasks
+    assert set(STEPS.values()) <= tasks
+    # Graphs share steps, so a name is enough; `make tune` is the tuning graphs' own target.
+    assert {task for _, task in STEPS.values()} | {"tune-model"} == {task for _, task in tasks}
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in STEPS:
         assert f"\n{target}: setup  ## " in makefile

@@ -1,0 +1,110 @@
+"""The language model's way, small and whole: labels and summaries to a judged model in INT8."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.errors import SettingsError
+from data.manifest import read_manifest
+from pipelines.arguments import gold_labels, language_arguments
+from pipelines.language import run_language
+from pipelines.local import Home, load_run
+
+SMALL = """
+name: small
+threads: 1
+base: {vocabulary: 1500, hidden_size: 64, layers: 2, attention_heads: 2, key_value_heads: 1,
+       head_size: 32, intermediate_size: 128, context_tokens: 2048}
+pretraining: {synthetic_reviews: 500, synthetic_restaurants: 6, epochs: 1, batch_tokens: 2048}
+lora: {rank: 8, alpha: 16}
+tuning: {epochs: 0.5, batch_examples: 8, max_tokens: 2048, learning_rate: 1.0e-3}
+quantization: {samples: 16}
+"""
+REVIEWS = 130
+STEPS = [
+    "ingest-labels",
+    "validate-labels",
+    "split-dataset",
+    "build-targets",
+    "pretrain-llm",
+    "train-llm",
+    "merge-llm",
+    "quantize-llm",
+    "evaluate-llm",
+    "gate-llm",
+]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("language")
+    labels, recipe = folder / "export.json", folder / "small.yaml"
+    tasks = json.loads(gold_labels().read_bytes())[:REVIEWS]
+    labels.write_text(json.dumps(tasks, ensure_ascii=False), encoding="utf-8")
+    recipe.write_text(SMALL, encoding="utf-8")
+    home = Home(root=folder / "var")
+    summary = run_language(
+        home,
+        labels=str(labels),
+        summaries=str(gold_labels().with_name("summaries.json")),
+        recipe=str(recipe),
+        given={"evaluation_settings": "{repeats: 1, free: false, resamples: 200, threads: 1}"},
+    )
+    return {"home": home, "summary": summary}
+
+
+def test_every_step_ran_in_order(small):
+    run = load_run(small["home"], small["summary"]["run_id"])
+    assert [step.name for step in run.steps] == STEPS
+    assert run.status == "succeeded"
+
+
+def test_the_summary_names_what_was_made(small):
+    found = small["summary"]
+    quantized, merged = found["models"]
+    assert (quantized["format"], merged["format"]) == ("w8a8", "float32")
+    assert quantized["bytes"] < merged["bytes"]
+    for model in found["models"]:
+        assert model["metrics"]["obeyed"]["value"] == 1.0  # decoded under the schema
+        assert model["metrics"]["cited"]["value"] == 1.0
+    assert found["nulls"]["majority"]["category_macro_f1"]["value"] < 0.5
+    assert found["gate"]["verdict"] in {"pass", "fail", "inconclusive"}
+    assert found["targets"]["restaurants"]["test"] > 0
+    written = Path(small["home"].root / "language" / "summary.json")
+    assert json.loads(written.read_bytes())["run_id"] == found["run_id"]
+
+
+def test_the_chain_of_evidence_is_whole(small):
+    run = load_run(small["home"], small["summary"]["run_id"])
+    facts = {
+        name: read_manifest(run.artifact(step, output))
+        for name, step, output in (
+            ("targets", "build-targets", "targets"),
+            ("base", "pretrain-llm", "base"),
+            ("adapter", "train-llm", "adapter"),
+            ("merged", "merge-llm", "merged"),
+            ("quantized", "quantize-llm", "quantized"),
+        )
+    }
+    assert facts["adapter"].facts["base_digest"] == facts["base"].digest
+    assert facts["adapter"].facts["targets_digest"] == facts["targets"].digest
+    assert facts["merged"].facts["adapter_digest"] == facts["adapter"].digest
+    assert facts["quantized"].facts["parent_digest"] == facts["merged"].digest
+    digests = {each.facts.get("tokenizer_digest") for each in facts.values()} - {None}
+    assert len(digests) == 1
+
+
+def test_summaries_of_restaurants_that_are_not_there_are_quarantined(small):
+    targets = small["summary"]["targets"]
+    assert targets["quarantined"] == 49 - sum(targets["restaurants"].values())
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    home = Home(root=tmp_path)
+    with pytest.raises(SettingsError, match="no summaries at"):
+        language_arguments(home, summaries="nowhere.json")
+    with pytest.raises(SettingsError, match="no-such"):
+        language_arguments(home, recipe="no-such")
+    assert language_arguments(home, labels=str(gold_labels()))["summaries"] == ""
