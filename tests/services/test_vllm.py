@@ -223,10 +223,12 @@ def test_a_server_that_dies_is_an_error_for_all_who_wait(
     int8: Any, engine: VllmServerEngine
 ) -> None:
     async def scene() -> tuple[list[ChatAnswer], float]:
-        requests = [ask(review) for review in REVIEWS] * 16
+        requests = [ask(review) for review in REVIEWS] * 64
         waiting = asyncio.create_task(engine.complete(requests))
-        while await _running(int8.url) == 0:
-            await asyncio.sleep(0)
+        async with httpx.AsyncClient(timeout=30) as client:
+            while await _running(client, int8.url) == 0:
+                if waiting.done():  # all were answered between two looks: ask again
+                    waiting = asyncio.create_task(engine.complete(requests))
         os.killpg(int8.process.pid, signal.SIGKILL)
         killed = time.monotonic()
         said = await waiting
@@ -241,9 +243,8 @@ def test_a_server_that_dies_is_an_error_for_all_who_wait(
     assert all(any(reason in str(answer.error) for reason in reasons) for answer in lost)
 
 
-async def _running(url: str) -> float:
-    async with httpx.AsyncClient() as client:
-        lines = (await client.get(f"{url}/metrics", timeout=30)).text.splitlines()
+async def _running(client: httpx.AsyncClient, url: str) -> float:
+    lines = (await client.get(f"{url}/metrics")).text.splitlines()
     [line] = [each for each in lines if each.startswith("vllm:num_requests_running")]
     return float(line.rpartition(" ")[2])
 
