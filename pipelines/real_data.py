@@ -21,7 +21,7 @@ from data.manifest import file_sha256, write_json
 from pipelines.arguments import gold_labels, tracking_uri
 from pipelines.local import Home, RunRecord, new_run, run_graph, source_digest
 from pipelines.placement import Placement, local_placement, place
-from pipelines.stages import labels_to_validated, split_to_models, validated_to_split
+from pipelines.stages import labels_to_split, labels_to_validated, split_to_models
 from training.recipe import read_recipe
 
 STARS: Final = """
@@ -74,7 +74,7 @@ def train_and_report(placement: Placement, name: str, *, corpus_from_split: bool
         seed: int = 20261101,
         evaluation_settings: str = "",
     ) -> None:
-        validated = labels_to_validated(
+        labelled = labels_to_split(
             placement,
             labels=labels,
             labels_digest=labels_digest,
@@ -82,10 +82,6 @@ def train_and_report(placement: Placement, name: str, *, corpus_from_split: bool
             mapping=mapping,
             guideline_version="1.0",
             policy=policy,
-        )
-        split = validated_to_split(
-            placement,
-            validated,
             group_by=group_by,
             validation_share=validation_share,
             test_share=0.0,
@@ -93,7 +89,7 @@ def train_and_report(placement: Placement, name: str, *, corpus_from_split: bool
         )
         made = split_to_models(
             placement,
-            split,
+            labelled.split,
             recipe=recipe,
             checkpoints=checkpoints,
             tracking_uri=tracking_uri,
@@ -110,7 +106,7 @@ def train_and_report(placement: Placement, name: str, *, corpus_from_split: bool
             policy=AS_THEY_ARE,
         )
         evaluated = evaluate_held_out(
-            split=split.outputs["split"],
+            split=labelled.split.outputs["split"],
             reviews=reported.outputs["validated"],
             model=made.quantized.outputs["quantized"],
             parent=made.exported.outputs["exported"],

@@ -1,18 +1,36 @@
-"""Stretches of steps that several graphs share: labels to a split, a split to an INT8 model."""
+"""Stretches of steps that several graphs share: labels to a split, a split to what is trained."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from kfp.dsl import PipelineTask
 
+from components.build_targets import build_targets
 from components.export_onnx import export_onnx
 from components.ingest_labels import ingest_labels
 from components.pretrain_encoder import pretrain_encoder
+from components.pretrain_llm import pretrain_llm
 from components.quantize_encoder import quantize_encoder
 from components.split_dataset import split_dataset
 from components.train_sentiment import train_sentiment
 from components.validate_labels import validate_labels
 from pipelines.placement import Placement, place
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The steps that make labels fit; each one's digest is its output "Output"."""
+
+    validated: PipelineTask
+    split: PipelineTask
+
+
+@dataclass(frozen=True)
+class Taught:
+    """The steps before a language model is fine-tuned."""
+
+    targets: PipelineTask
+    base: PipelineTask
 
 
 @dataclass(frozen=True)
@@ -52,16 +70,30 @@ def labels_to_validated(
     return validated
 
 
-def validated_to_split(
+def labels_to_split(
     placement: Placement,
-    validated: PipelineTask,
     *,
+    labels: Any,
+    labels_digest: Any,
+    kind: Any,
+    mapping: Any,
+    guideline_version: Any,
+    policy: Any,
     group_by: Any,
     validation_share: Any,
     test_share: Any,
     seed: Any,
-) -> PipelineTask:
-    """Split."""
+) -> Labels:
+    """Ingest, validate and split."""
+    validated = labels_to_validated(
+        placement,
+        labels=labels,
+        labels_digest=labels_digest,
+        kind=kind,
+        mapping=mapping,
+        guideline_version=guideline_version,
+        policy=policy,
+    )
     split = split_dataset(
         validated=validated.outputs["validated"],
         group_by=group_by,
@@ -71,7 +103,34 @@ def validated_to_split(
         inputs=validated.outputs["Output"],
     )
     place(split, placement)
-    return split
+    return Labels(validated, split)
+
+
+def split_to_base(
+    placement: Placement,
+    split: PipelineTask,
+    *,
+    summaries: Any,
+    summaries_digest: Any,
+    recipe: Any,
+    checkpoints: Any,
+) -> Taught:
+    """What a language model is taught, and the base that it is taught to."""
+    targets = build_targets(
+        split=split.outputs["split"],
+        summaries=summaries,
+        summaries_digest=summaries_digest,
+        inputs=split.outputs["Output"],
+    )
+    base = pretrain_llm(
+        targets=targets.outputs["targets"],
+        recipe=recipe,
+        checkpoints=checkpoints,
+        inputs=targets.outputs["Output"],
+    )
+    place(targets, placement)
+    place(base, placement)
+    return Taught(targets, base)
 
 
 def split_to_models(

@@ -8,7 +8,7 @@ from components.evaluate_sentiment import evaluate_sentiment
 from components.gate_model import gate_model
 from components.register_model import register_model
 from pipelines.placement import Placement, place
-from pipelines.stages import labels_to_validated, split_to_models, validated_to_split
+from pipelines.stages import labels_to_split, split_to_models
 
 
 def train_and_deploy(placement: Placement) -> GraphComponent:
@@ -36,7 +36,7 @@ def train_and_deploy(placement: Placement) -> GraphComponent:
         challenger_share: float = 0.5,
         threads: int = 2,
     ) -> None:
-        validated = labels_to_validated(
+        labelled = labels_to_split(
             placement,
             labels=labels,
             labels_digest=labels_digest,
@@ -44,10 +44,6 @@ def train_and_deploy(placement: Placement) -> GraphComponent:
             mapping=mapping,
             guideline_version=guideline_version,
             policy=validation_policy,
-        )
-        split = validated_to_split(
-            placement,
-            validated,
             group_by=group_by,
             validation_share=validation_share,
             test_share=test_share,
@@ -55,7 +51,7 @@ def train_and_deploy(placement: Placement) -> GraphComponent:
         )
         made = split_to_models(
             placement,
-            split,
+            labelled.split,
             recipe=recipe,
             checkpoints=checkpoints,
             tracking_uri=tracking_uri,
@@ -63,7 +59,7 @@ def train_and_deploy(placement: Placement) -> GraphComponent:
             corpus_from_split=False,
         )
         evaluated = evaluate_sentiment(
-            split=split.outputs["split"],
+            split=labelled.split.outputs["split"],
             exported=made.exported.outputs["exported"],
             quantized=made.quantized.outputs["quantized"],
             tracking_uri=tracking_uri,
@@ -78,9 +74,9 @@ def train_and_deploy(placement: Placement) -> GraphComponent:
             inputs=evaluated.outputs["Output"],
         )
         registered = register_model(
-            validated=validated.outputs["validated"],
+            validated=labelled.validated.outputs["validated"],
             recipe=recipe,
-            split=split.outputs["split"],
+            split=labelled.split.outputs["split"],
             exported=made.exported.outputs["exported"],
             quantized=made.quantized.outputs["quantized"],
             evaluation=evaluated.outputs["evaluation"],

@@ -3,15 +3,13 @@
 from kfp import dsl
 from kfp.dsl.graph_component import GraphComponent
 
-from components.build_targets import build_targets
 from components.evaluate_llm import evaluate_llm
 from components.gate_llm import gate_llm
 from components.merge_llm import merge_llm
-from components.pretrain_llm import pretrain_llm
 from components.quantize_llm import quantize_llm
 from components.train_llm import train_llm
 from pipelines.placement import Placement, place
-from pipelines.stages import labels_to_validated, validated_to_split
+from pipelines.stages import labels_to_split, split_to_base
 
 
 def train_language(placement: Placement) -> GraphComponent:
@@ -37,7 +35,7 @@ def train_language(placement: Placement) -> GraphComponent:
         evaluation_settings: str = "",
         gate_policy: str = "",
     ) -> None:
-        validated = labels_to_validated(
+        labelled = labels_to_split(
             placement,
             labels=labels,
             labels_digest=labels_digest,
@@ -45,50 +43,42 @@ def train_language(placement: Placement) -> GraphComponent:
             mapping=mapping,
             guideline_version=guideline_version,
             policy=validation_policy,
-        )
-        split = validated_to_split(
-            placement,
-            validated,
             group_by=group_by,
             validation_share=validation_share,
             test_share=test_share,
             seed=seed,
         )
-        built = build_targets(
-            split=split.outputs["split"],
+        taught = split_to_base(
+            placement,
+            labelled.split,
             summaries=summaries,
             summaries_digest=summaries_digest,
-            inputs=split.outputs["Output"],
-        )
-        base = pretrain_llm(
-            targets=built.outputs["targets"],
             recipe=recipe,
             checkpoints=checkpoints,
-            inputs=built.outputs["Output"],
         )
         trained = train_llm(
-            targets=built.outputs["targets"],
-            base=base.outputs["base"],
+            targets=taught.targets.outputs["targets"],
+            base=taught.base.outputs["base"],
             recipe=recipe,
             checkpoints=checkpoints,
             tracking_uri=tracking_uri,
-            inputs=base.outputs["Output"],
+            inputs=taught.base.outputs["Output"],
         )
         merged = merge_llm(
             adapter=trained.outputs["adapter"],
-            base=base.outputs["base"],
+            base=taught.base.outputs["base"],
             inputs=trained.outputs["Output"],
         )
         quantized = quantize_llm(
             merged=merged.outputs["merged"],
-            targets=built.outputs["targets"],
-            split=split.outputs["split"],
+            targets=taught.targets.outputs["targets"],
+            split=labelled.split.outputs["split"],
             recipe=recipe,
             inputs=merged.outputs["Output"],
         )
         evaluated = evaluate_llm(
-            targets=built.outputs["targets"],
-            split=split.outputs["split"],
+            targets=taught.targets.outputs["targets"],
+            split=labelled.split.outputs["split"],
             merged=merged.outputs["merged"],
             quantized=quantized.outputs["quantized"],
             settings=evaluation_settings,
@@ -99,7 +89,7 @@ def train_language(placement: Placement) -> GraphComponent:
             policy=gate_policy,
             inputs=evaluated.outputs["Output"],
         )
-        for task in (built, base, trained, merged, quantized, evaluated, gated):
+        for task in (trained, merged, quantized, evaluated, gated):
             place(task, placement)
 
     return graph

@@ -7,15 +7,13 @@ from typing import Any, Final
 from kfp import dsl
 from kfp.dsl.graph_component import GraphComponent
 
-from components.build_targets import build_targets
 from components.pretrain_encoder import pretrain_encoder
-from components.pretrain_llm import pretrain_llm
 from components.tune_model import tune_model
 from data.errors import SettingsError
 from pipelines.arguments import language_arguments
 from pipelines.local import Home, new_run, run_graph, source_digest
 from pipelines.placement import Placement, local_placement, place
-from pipelines.stages import labels_to_validated, validated_to_split
+from pipelines.stages import labels_to_split, split_to_base
 from training.language_recipe import language_recipe_text
 from training.recipe import read_recipe
 from training.search_space import read_search_space
@@ -85,7 +83,7 @@ def _tune(placement: Placement, kind: str) -> GraphComponent:
         test_share: float = 0.25,
         seed: int = 20261101,
     ) -> None:
-        validated = labels_to_validated(
+        labelled = labels_to_split(
             placement,
             labels=labels,
             labels_digest=labels_digest,
@@ -93,34 +91,26 @@ def _tune(placement: Placement, kind: str) -> GraphComponent:
             mapping=mapping,
             guideline_version=guideline_version,
             policy=validation_policy,
-        )
-        split = validated_to_split(
-            placement,
-            validated,
             group_by=group_by,
             validation_share=validation_share,
             test_share=test_share,
             seed=seed,
         )
         if kind == "encoder":
-            data = split.outputs["split"]
+            data = labelled.split.outputs["split"]
             made = pretrain_encoder(recipe=recipe, checkpoints=checkpoints, inputs="")
+            place(made, placement)
             start = made.outputs["encoder"]
         else:
-            built = build_targets(
-                split=split.outputs["split"],
+            taught = split_to_base(
+                placement,
+                labelled.split,
                 summaries=summaries,
                 summaries_digest=summaries_digest,
-                inputs=split.outputs["Output"],
-            )
-            place(built, placement)
-            data = built.outputs["targets"]
-            made = pretrain_llm(
-                targets=data,
                 recipe=recipe,
                 checkpoints=checkpoints,
-                inputs=built.outputs["Output"],
             )
+            data, made = taught.targets.outputs["targets"], taught.base
             start = made.outputs["base"]
         tuned = tune_model(
             data=data,
@@ -134,10 +124,9 @@ def _tune(placement: Placement, kind: str) -> GraphComponent:
             seed=seed,
             checkpoints=checkpoints,
             tracking_uri=tracking_uri,
-            inputs=f"{split.outputs['Output']} {made.outputs['Output']}",
+            inputs=f"{labelled.split.outputs['Output']} {made.outputs['Output']}",
         )
-        for task in (made, tuned):
-            place(task, placement)
+        place(tuned, placement)
 
     return graph
 
