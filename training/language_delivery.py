@@ -14,7 +14,7 @@ from data.manifest import Manifest
 from serving.engines.chat_transformers import TransformersChatEngine
 from serving.language_model import load_language_model
 from training.evaluation.language.comparisons import LanguageGatePolicy
-from training.evaluation.language.evaluation import evaluate_language_models
+from training.evaluation.language.evaluation import FREE_EXAMPLES, evaluate_language_models
 from training.language_gate import language_gate
 
 CANDIDATE: Final = "candidate"
@@ -29,7 +29,9 @@ class LanguageEvaluationSettings(BaseModel):
     seed: int = 0
     resamples: int = Field(default=2000, ge=100)
     repeats: int = Field(default=2, ge=1, description="Temperature 0 under batching still varies.")
-    free: bool = Field(default=True, description="Ask once more without a schema, for raw rates.")
+    free: int = Field(
+        default=FREE_EXAMPLES, ge=0, description="Examples asked without a schema, for raw rates."
+    )
     threads: int = Field(default=2, ge=1, description="Of torch, in this process.")
 
 

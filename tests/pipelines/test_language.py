@@ -50,7 +50,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         labels=str(labels),
         summaries=str(gold_labels().with_name("summaries.json")),
         recipe=str(recipe),
-        given={"evaluation_settings": "{repeats: 1, free: false, resamples: 200, threads: 1}"},
+        given={"evaluation_settings": "{repeats: 1, free: 4, resamples: 200, threads: 1}"},
     )
     return {"home": home, "summary": summary}
 

@@ -4,8 +4,12 @@ At temperature 0 an answer still depends on what stands in the same batch (vllm#
 repeat asks in another order, and what differs is reported.
 """
 
+import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from data.answers import decoding_schema
 from data.contract import Review
@@ -27,7 +31,8 @@ async def ask_model(
     gold: Gold,
     *,
     repeats: int,
-    free: bool,
+    name: str,
+    free: int,
     answer_tokens: Mapping[Task, int],
     seed: int,
     summarise: Summarise | None,
@@ -38,7 +43,8 @@ async def ask_model(
         engine: the model.
         gold: what is asked.
         repeats: how often examples and restaurants are asked at temperature 0.
-        free: ask the examples once without a schema too.
+        name: as progress lines call it.
+        free: how many examples are asked once without a schema too, the tasks in turn.
         answer_tokens: the most an answer to an example may take, by task.
         seed: of the order in which repeats ask.
         summarise: serving's way from reviews to a summary; None leaves restaurants out.
@@ -52,17 +58,49 @@ async def ask_model(
         order = list(range(len(gold.examples)))
         if repeat:
             shuffled.shuffle(order)
-        constrained.append(
-            await ask_examples(engine, gold.examples, answer_tokens=answer_tokens, order=order)
-        )
+        with _told(name, f"{len(order)} examples, time {repeat + 1} of {repeats}"):
+            constrained.append(
+                await ask_examples(engine, gold.examples, answer_tokens=answer_tokens, order=order)
+            )
         if summarise is not None and gold.restaurants:
-            restaurants.append([await summarise(engine, each.reviews) for each in gold.restaurants])
-    unheld = None
+            with _told(name, f"{len(gold.restaurants)} restaurants"):
+                # At once, as a server has them: vLLM batches what waits together.
+                asked = [summarise(engine, each.reviews) for each in gold.restaurants]
+                restaurants.append(await asyncio.gather(*asked))
+    unheld: list[ChatAnswer | None] | None = None
     if free:
-        unheld = await ask_examples(
-            engine, gold.examples, answer_tokens=answer_tokens, schema=False
-        )
+        places = in_turn(gold.examples, free)
+        unheld = [None] * len(gold.examples)
+        with _told(name, f"{len(places)} examples without a schema"):
+            chosen = [gold.examples[place] for place in places]
+            said = await ask_examples(engine, chosen, answer_tokens=answer_tokens, schema=False)
+        for place, answer in zip(places, said, strict=True):
+            unheld[place] = answer
     return Said(constrained, unheld, restaurants)
+
+
+def in_turn(examples: Sequence[Example], most: int) -> list[int]:
+    """Indices of the first examples of every task, the tasks taken in turn.
+
+    Args:
+        examples: of any tasks.
+        most: how many at most.
+    """
+    of_task: Counter[Task] = Counter()
+    ranked = []
+    for place, example in enumerate(examples):
+        ranked.append((of_task[example.task], place))
+        of_task[example.task] += 1
+    return sorted(place for _, place in sorted(ranked)[:most])
+
+
+@contextmanager
+def _told(name: str, what: str) -> Iterator[None]:
+    """A line when it begins and one when it is done: this is what an evaluation takes long for."""
+    started = time.perf_counter()
+    print(f"{name}: asking {what}", flush=True)
+    yield
+    print(f"{name}: {what} in {time.perf_counter() - started:.1f} s", flush=True)
 
 
 async def ask_examples(

@@ -39,6 +39,7 @@ from training.evaluation.predictions import PREDICTIONS_NAME
 
 LANGUAGE_EVALUATION_KIND: Final = "language_evaluation"
 METRICS_NAME: Final = "metrics.json"
+FREE_EXAMPLES: Final = 100
 
 
 def evaluate_language_models(
@@ -49,7 +50,7 @@ def evaluate_language_models(
     split: Path,
     part: Part = "test",
     repeats: int = 2,
-    free: bool = True,
+    free: int = FREE_EXAMPLES,
     restaurants: bool = True,
     folders: Mapping[str, Path] | None = None,
     judge: JudgeEndpoint | None = None,
@@ -66,7 +67,8 @@ def evaluate_language_models(
         split: the split that the targets were built from: the restaurants' reviews.
         part: which part of it.
         repeats: how often examples and restaurants are asked at temperature 0, at least 1.
-        free: ask the examples once more without a schema, for the raw rates.
+        free: how many examples are asked once more without a schema, for the raw rates; a model
+            that does not know when to end takes its longest time there.
         restaurants: ask whole restaurants, from their reviews to their summaries.
         folders: of models whose perplexity is wanted, by the names in ``engines``.
         judge: is asked about every bullet of the restaurants; without one it is "not asked".
@@ -145,7 +147,9 @@ def _check(
 
 
 async def _ask(engines: Mapping[str, ChatEngine], gold: Gold, **how: Any) -> dict[str, Said]:
-    return {name: await ask_model(engine, gold, **how) for name, engine in engines.items()}
+    return {
+        name: await ask_model(engine, gold, name=name, **how) for name, engine in engines.items()
+    }
 
 
 def _with_perplexity(tally: Tally, folder: Path, gold: Gold, other: Said) -> Tally:

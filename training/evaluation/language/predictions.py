@@ -93,8 +93,8 @@ def _words(gold: Gold, said: Said, repeat: int, number: int) -> dict[str, Any]:
     if repeat < len(said.constrained):
         answer = said.constrained[repeat][number]
         words["text"] = None if answer is None else answer.text
-    if repeat == 0 and said.free is not None:
-        words["free_text"] = said.free[number].text
+    if repeat == 0 and said.free is not None and (free := said.free[number]) is not None:
+        words["free_text"] = free.text
     return words
 
 

@@ -36,7 +36,7 @@ class Said:
     """
 
     constrained: Sequence[Sequence[ChatAnswer | None]]
-    free: Sequence[ChatAnswer] | None = None
+    free: Sequence[ChatAnswer | None] | None = None
     restaurants: Sequence[Sequence[RestaurantAnswer]] = ()
     restaurants_are: frozenset[str] = frozenset({"routing", "summary"})
 
@@ -80,7 +80,8 @@ def tally_of(gold: Gold, said: Said) -> Tally:
             if answer is not None:
                 parts.update(constrained_parts(example, answer))
     for parts, example, answer in zip(rows[0], gold.examples, said.free or (), strict=False):
-        parts.update(free_parts(example, answer))
+        if answer is not None:
+            parts.update(free_parts(example, answer))
     if len(said.constrained) > 1:
         for parts, answers in zip(rows[0], zip(*said.constrained, strict=True), strict=False):
             texts = {answer.text for answer in answers if answer is not None}

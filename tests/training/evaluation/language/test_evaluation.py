@@ -11,6 +11,7 @@ from data.manifest import read_manifest, write_labelled_reviews, write_manifest
 from data.targets import build_targets
 from serving.engines.chat import ChatAnswer, ChatRequest
 from training.evaluation.intervals import draw_resamples
+from training.evaluation.language.asking import in_turn
 from training.evaluation.language.baselines import NULLS
 from training.evaluation.language.evaluation import evaluate_language_models
 from training.evaluation.language.figures import all_figures
@@ -190,7 +191,7 @@ def test_repeats_ask_in_another_order_and_what_varies_is_told(
         split=split,
         repeats=2,
         restaurants=False,
-        free=False,
+        free=0,
         resamples=100,
     )
     asked = [request.messages[-1]["content"] for request in wavering.asked]
@@ -230,6 +231,30 @@ def test_free_asks_without_a_schema_and_is_kept_apart(
     assert cells["task_score"]["spread"] is None
 
 
+def test_free_may_ask_a_few_of_every_task(
+    town: Town, gold: Gold, engine: Any, says_gold: Say, tmp_path: Path
+) -> None:
+    places = in_turn(gold.examples, 6)
+    chosen = [gold.examples[place].task for place in places]
+    assert len(set(places)) == 6
+    assert set(chosen) == {example.task for example in gold.examples}
+    assert in_turn(gold.examples, 10_000) == list(range(len(gold.examples)))
+    split, targets = town
+    evaluate_language_models(
+        targets,
+        {"m": engine("m", says_gold)},
+        tmp_path / "out",
+        split=split,
+        repeats=1,
+        free=6,
+        restaurants=False,
+        resamples=100,
+    )
+    cells = metrics_of(tmp_path / "out")["metrics"]["m"]
+    assert cells["raw_obeyed"]["n"] == 6
+    assert cells["obeyed"]["n"] == len(gold.examples)
+
+
 def test_one_answer_that_fails_is_counted_and_harms_no_other(
     town: Town, gold: Gold, engine: Any, says_gold: Say, tmp_path: Path
 ) -> None:
@@ -246,7 +271,7 @@ def test_one_answer_that_fails_is_counted_and_harms_no_other(
         split=split,
         repeats=1,
         restaurants=False,
-        free=False,
+        free=0,
         resamples=100,
     )
     cells = metrics_of(tmp_path / "out")["metrics"]["f"]

@@ -213,7 +213,7 @@ def test_the_evaluation_reports_the_judge_beside_its_agreement(
             tmp_path / "out",
             split=split,
             repeats=1,
-            free=False,
+            free=0,
             judge=endpoint(url),
             resamples=100,
         )

@@ -133,7 +133,7 @@ def test_the_evaluation_gives_it_with_an_interval_and_the_folders_digest(
         tmp_path / "out",
         split=split,
         repeats=1,
-        free=False,
+        free=0,
         restaurants=False,
         folders={"tiny": folder},
         resamples=100,
