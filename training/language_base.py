@@ -7,14 +7,13 @@ something to do.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -30,24 +29,39 @@ from data.prompts import INSTRUCTIONS, chat_template
 from data.quarantine import RowError
 from data.sources.synthetic import generate
 from data.sources.synthetic_restaurants import synthetic_restaurants
-from data.targets import Example, labels_example, read_examples, summary_examples
+from data.targets import (
+    Example,
+    labels_example,
+    points_of,
+    read_examples,
+    summary_examples,
+)
 from serving.language_folder import (
     CHAT_TEMPLATE_NAME,
     LANGUAGE_MODEL_KIND,
     refuse_code,
     tokenizer_digest,
 )
-from training.language_examples import Row, tokenise
-from training.language_pretraining import PretrainingStage, pretrain
+from training.clause_reading import reading_lessons
+from training.language_examples import tokenise
+from training.language_pretraining import (
+    Lesson,
+    PretrainingStage,
+    lesson_of_row,
+    lesson_of_text,
+    pretrain,
+)
 from training.language_recipe import LanguageRecipe
+from training.language_tokenizer import (
+    END,
+    PAD,
+    SPECIAL_TOKENS,
+    tokenizer_texts,
+    train_language_tokenizer,
+)
 from training.word_vectors import word_vectors
 
-SPECIAL_TOKENS: Final = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-PAD, _, END = range(3)
-# One piece: a word with its blank, a clause's number, a run of JSON's signs. So that what an answer
-# repeats in every line costs few tokens.
-_PIECES: Final = r" ?[가-힣]+|[ㄱ-ㅎㅏ-ㅣ]+|#\d+| ?[A-Za-z_]+|-?\d+|[\[\]{}\",:]+|\s+|[^\s\w]|\w+"
-_VECTOR_SCALE: Final = 0.04
+_VECTOR_SCALE: Final = 0.08
 _TEXT_TOKENS: Final = 120
 
 
@@ -117,38 +131,6 @@ def _save_tokenizer(tokenizer: Any, out: Path) -> None:
     (out / CHAT_TEMPLATE_NAME).write_text(chat_template(), encoding="utf-8")
 
 
-def train_language_tokenizer(texts: Iterable[str], *, vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with ChatML's marks; any text goes through it and comes back.
-
-    Args:
-        texts: prompts and answers.
-        vocabulary: size wanted.
-    """
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=vocabulary,
-            special_tokens=list(SPECIAL_TOKENS),
-            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-            show_progress=False,
-        ),
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=SPECIAL_TOKENS[PAD],
-        eos_token=SPECIAL_TOKENS[END],
-        chat_template=chat_template(),
-    )
-
-
 def synthetic_examples(recipe: LanguageRecipe) -> list[Example]:
     """Examples of made-up reviews and restaurants; the few that fit no answer are left out."""
     settings = recipe.pretraining
@@ -168,47 +150,52 @@ def _make(
 ) -> dict[str, Any]:
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
-    examples = synthetic_examples(recipe)
-    tokenizer = train_language_tokenizer(_words(examples, known), vocabulary=recipe.base.vocabulary)
-    rows = tokenise(tokenizer, examples, max_tokens=recipe.base.context_tokens)
-    texts = _texts(tokenizer, known)
-    model = _fresh(recipe, tokenizer, [row.input_ids for row in [*rows.fit, *texts]])
     settings = recipe.pretraining
-    trained = pretrain(
-        model,
-        [*rows.fit, *texts],
-        PretrainingStage(
-            epochs=settings.epochs,
-            batch_tokens=settings.batch_tokens,
-            learning_rate=settings.learning_rate,
-            warmup_steps=settings.warmup_steps,
-            save_every_steps=recipe.tuning.save_every_steps,
-            seed=recipe.seed,
-        ),
-        work_dir=work_dir,
+    examples = synthetic_examples(recipe)
+    texts = tokenizer_texts(examples, known)
+    tokenizer = train_language_tokenizer(texts, vocabulary=recipe.base.vocabulary)
+    rows = tokenise(tokenizer, examples, max_tokens=recipe.base.context_tokens)
+    lessons = [*map(lesson_of_row, rows.fit), *_texts(tokenizer, known)]
+    reading = reading_lessons(
+        tokenizer, points_of(generate(settings.clause_reviews, seed=recipe.seed + 2))
     )
+    model = _fresh(recipe, tokenizer, [lesson.input_ids for lesson in lessons])
+    # Clauses first: without them a model of this size answers in form, and every clause is food.
+    stages = [
+        PretrainingStage("clauses", 1.0, **_shared(recipe)),
+        PretrainingStage("reviews and answers", settings.epochs, **_shared(recipe)),
+    ]
+    trained = {
+        stage.name: pretrain(model, taught, stage, work_dir=work_dir / stage.name)
+        for stage, taught in zip(stages, (reading, lessons), strict=True)
+        if taught
+    }
     model.to(getattr(torch, recipe.precision)).save_pretrained(out)
     _save_tokenizer(tokenizer, out)
+    last = trained[stages[-1].name]
     return {
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "vocabulary": len(tokenizer),
         "lengths": rows.report,
         "left_out": len(rows.too_long),
-        "curve": trained.curve,
-        "tokens_per_s": trained.tokens_per_s,
+        "curve": last.curve,
+        "curves": {name: each.curve for name, each in trained.items()},
+        "tokens_per_s": last.tokens_per_s,
     }
 
 
-def _words(examples: Sequence[Example], known: Sequence[Example]) -> Iterator[str]:
-    """Prompts and answers; of the training part the prompts alone, since answers are its labels."""
-    for example in examples:
-        yield "\n".join([*(each["content"] for each in example.messages), example.answer])
-    for example in known:
-        if example.task == "labels":
-            yield example.messages[-1]["content"]
+def _shared(recipe: LanguageRecipe) -> dict[str, Any]:
+    settings = recipe.pretraining
+    return {
+        "batch_tokens": settings.batch_tokens,
+        "learning_rate": settings.learning_rate,
+        "warmup_steps": settings.warmup_steps,
+        "save_every_steps": recipe.tuning.save_every_steps,
+        "seed": recipe.seed,
+    }
 
 
-def _texts(tokenizer: PreTrainedTokenizerFast, known: Sequence[Example]) -> list[Row]:
+def _texts(tokenizer: PreTrainedTokenizerFast, known: Sequence[Example]) -> list[Lesson]:
     """The training part's reviews, to be read word by word: every token is learnt.
 
     Several make a row, about as long as an example, so that batches mix both.
@@ -221,7 +208,7 @@ def _texts(tokenizer: PreTrainedTokenizerFast, known: Sequence[Example]) -> list
         if len(rows[-1]) > _TEXT_TOKENS:
             rows.append([])
         rows[-1] += [*ids, PAD]  # <|endoftext|>, which pads elsewhere, parts texts here
-    return [Row(ids, [1] * len(ids)) for ids in rows if ids]
+    return [lesson_of_text(ids) for ids in rows if ids]
 
 
 def _fresh(

@@ -1,9 +1,10 @@
 """The first training of a small language model on a CPU: all its weights, on rows of any length.
 
 TRL's trainer computes the same loss in float32 chunks made for large vocabularies on a GPU; on two
-cores that took half of each step. Here batches hold like lengths up to a budget of tokens, and the
-head runs only where something is learnt. A run that is cut short goes on from its last checkpoint,
-with the same batches.
+cores that took half of each step. Here batches hold like lengths up to a budget of tokens, the head
+runs only where something is learnt, and attention is plain matrix products (torch's fused kernel
+took a third of a step on rows this short). A run that is cut short goes on from its last
+checkpoint, with the same batches.
 """
 
 import time
@@ -27,10 +28,35 @@ _LINES: Final = 20
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """One row, and what is learnt of it.
+
+    Attributes:
+        input_ids: what is read.
+        asked: (position, token): having read so far, the token is to be said.
+    """
+
+    input_ids: list[int]
+    asked: list[tuple[int, int]]
+
+
+def lesson_of_row(row: Row) -> Lesson:
+    """The assistant's words of an example."""
+    said = enumerate(zip(row.input_ids, row.assistant_masks, strict=True))
+    return Lesson(row.input_ids, [(at - 1, token) for at, (token, mine) in said if mine])
+
+
+def lesson_of_text(ids: list[int]) -> Lesson:
+    """Every word of a text after its first."""
+    return Lesson(ids, list(enumerate(ids[1:])))
+
+
+@dataclass(frozen=True)
 class PretrainingStage:
     """How a model is trained.
 
     Attributes:
+        name: as progress lines call it.
         epochs: over the rows.
         batch_tokens: rows of a batch x its longest row stay within it.
         learning_rate: after a warm-up; it then falls in a straight line.
@@ -39,6 +65,7 @@ class PretrainingStage:
         seed: of the order of rows.
     """
 
+    name: str
     epochs: float
     batch_tokens: int
     learning_rate: float
@@ -61,13 +88,13 @@ class Pretrained:
 
 
 def pretrain(
-    model: Any, rows: Sequence[Row], stage: PretrainingStage, *, work_dir: Path
+    model: Any, rows: Sequence[Lesson], stage: PretrainingStage, *, work_dir: Path
 ) -> Pretrained:
     """Train every weight of a model in place.
 
     Args:
         model: a causal language model of transformers, on a CPU.
-        rows: what is read, and what of it is learnt.
+        rows: what is read, and what of it is learnt; none is empty.
         stage: how.
         work_dir: where the checkpoint lies.
     """
@@ -79,12 +106,13 @@ def pretrain(
     curve: list[tuple[int, float]] = []
     losses: list[float] = []
     tokens, started = 0, time.perf_counter()
+    model.set_attn_implementation("eager")
     model.train()
     for step in range(done, len(batches)):
         for group in optimizer.param_groups:
             group["lr"] = stage.learning_rate * _rate(step, len(batches), stage.warmup_steps)
         batch = [rows[index] for index in batches[step]]
-        loss = answer_loss(model, batch)
+        loss = lesson_loss(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -96,16 +124,16 @@ def pretrain(
             curve.append((step + 1, float(np.mean(losses))))
             losses.clear()
             print(
-                f"reviews and answers: step {step + 1}/{len(batches)} loss {curve[-1][1]:.4f} "
+                f"{stage.name}: step {step + 1}/{len(batches)} loss {curve[-1][1]:.4f} "
                 f"{speed:,.0f} tokens/s",
                 flush=True,
             )
-        if (step + 1) % stage.save_every_steps == 0:
+        if (step + 1) % stage.save_every_steps == 0 or step + 1 == len(batches):
             _save(model, optimizer, work_dir, step + 1)
     return Pretrained(curve, tokens / max(time.perf_counter() - started, 1e-9))
 
 
-def plan(rows: Sequence[Row], stage: PretrainingStage) -> list[list[int]]:
+def plan(rows: Sequence[Lesson], stage: PretrainingStage) -> list[list[int]]:
     """Rows' indices, batch by batch: the same for the same seed."""
     rng = np.random.default_rng(stage.seed)
     batches: list[list[int]] = []
@@ -120,24 +148,23 @@ def plan(rows: Sequence[Row], stage: PretrainingStage) -> list[list[int]]:
     return batches
 
 
-def answer_loss(model: Any, batch: Sequence[Row]) -> torch.Tensor:
-    """Mean cross-entropy of what is learnt in a batch; the head runs nowhere else."""
+def lesson_loss(model: Any, batch: Sequence[Lesson]) -> torch.Tensor:
+    """Mean cross-entropy of what is asked in a batch; the head runs nowhere else."""
     longest = max(len(row.input_ids) for row in batch)
     ids = torch.zeros(len(batch), longest, dtype=torch.long)
-    learnt = torch.zeros(len(batch), longest, dtype=torch.bool)
     for number, row in enumerate(batch):
         ids[number, : len(row.input_ids)] = torch.tensor(row.input_ids)
-        learnt[number, : len(row.input_ids)] = torch.tensor(row.assistant_masks, dtype=torch.bool)
-    wanted = learnt[:, 1:]
+    asked = [(number, *each) for number, row in enumerate(batch) for each in row.asked]
+    numbers, places, tokens = torch.tensor(asked).unbind(dim=1)
     # Padding stands on the right, where causal attention never looks; it needs no mask.
     with torch.autocast("cpu", torch.bfloat16):
-        states = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-        scores = model.lm_head(states[wanted])
-    return functional.cross_entropy(scores.float(), ids[:, 1:][wanted])
+        states = model.model(input_ids=ids, use_cache=False).last_hidden_state
+        scores = model.lm_head(states[numbers, places])
+    return functional.cross_entropy(scores.float(), tokens)
 
 
 def _within_budget(
-    order: Sequence[int], rows: Sequence[Row], batch_tokens: int
+    order: Sequence[int], rows: Sequence[Lesson], batch_tokens: int
 ) -> Iterator[list[int]]:
     batch: list[int] = []
     for at in order:

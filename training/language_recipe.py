@@ -38,8 +38,11 @@ class BaseSettings(_Settings):
 
 
 class PretrainingSettings(_Settings):
-    """What a base made on the spot learns first: synthetic reviews, their labels and summaries."""
+    """What a base made on the spot learns first: synthetic clauses, then labels and summaries."""
 
+    clause_reviews: int = Field(
+        default=30_000, ge=100, description="Whose clauses are read one by one, before answers."
+    )
     synthetic_reviews: int = Field(default=16_000, ge=100)
     synthetic_restaurants: int = Field(default=400, ge=0)
     epochs: float = Field(default=1, gt=0)

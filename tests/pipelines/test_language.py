@@ -17,7 +17,8 @@ name: small
 threads: 1
 base: {vocabulary: 1500, hidden_size: 64, layers: 2, attention_heads: 2, key_value_heads: 1,
        head_size: 32, intermediate_size: 128, context_tokens: 2048}
-pretraining: {synthetic_reviews: 500, synthetic_restaurants: 6, epochs: 1, batch_tokens: 2048}
+pretraining: {clause_reviews: 100, synthetic_reviews: 500, synthetic_restaurants: 6, epochs: 1,
+              batch_tokens: 2048}
 lora: {rank: 8, alpha: 16}
 tuning: {epochs: 0.5, batch_examples: 8, max_tokens: 2048, learning_rate: 1.0e-3}
 quantization: {samples: 16}

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from data.contract import ASPECTS, POLARITIES
 from data.errors import ArtifactError, SettingsError
 from data.manifest import read_manifest
 from serving.language_folder import (
@@ -13,15 +14,17 @@ from serving.language_folder import (
     check_chat_template,
     read_language_model,
 )
-from training.language_base import make_language_base, synthetic_examples, train_language_tokenizer
+from training.language_base import make_language_base, synthetic_examples
 from training.language_recipe import LanguageRecipe, parse_language_recipe
+from training.language_tokenizer import train_language_tokenizer
 
 SMALL = """
 name: small
 threads: 1
 base: {vocabulary: 1000, hidden_size: 64, layers: 2, attention_heads: 2, key_value_heads: 1,
        head_size: 32, intermediate_size: 64, context_tokens: 1024}
-pretraining: {synthetic_reviews: 120, synthetic_restaurants: 2, epochs: 1, batch_tokens: 2048}
+pretraining: {clause_reviews: 100, synthetic_reviews: 120, synthetic_restaurants: 2, epochs: 1,
+              batch_tokens: 2048}
 """
 REVIEW = "존맛ㅠㅠ 😋 café #1 𠮷野家 <|im_end|>\n\t끝"
 
@@ -63,7 +66,9 @@ def test_a_clause_number_and_json_signs_are_few_tokens(base, recipe):
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
     assert len(tokenizer.tokenize("#1")) == 1
     answer = synthetic_examples(recipe)[0].answer
-    assert len(tokenizer.tokenize(answer)) < len(answer) / 2
+    assert len(tokenizer.tokenize(answer)) < len(answer) / 4
+    for word in (*ASPECTS, *POLARITIES, '","polarity":"', "assistant"):
+        assert len(tokenizer.tokenize(word)) == 1, word
 
 
 def test_the_same_texts_make_the_same_tokenizer():

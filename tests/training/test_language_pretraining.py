@@ -9,18 +9,32 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 from training.language_examples import Row
-from training.language_pretraining import PretrainingStage, answer_loss, plan, pretrain
+from training.language_pretraining import (
+    Lesson,
+    PretrainingStage,
+    lesson_loss,
+    lesson_of_row,
+    lesson_of_text,
+    plan,
+    pretrain,
+)
 
 STAGE = PretrainingStage(
-    epochs=2, batch_tokens=120, learning_rate=3e-3, warmup_steps=2, save_every_steps=3, seed=5
+    name="rows",
+    epochs=2,
+    batch_tokens=120,
+    learning_rate=3e-3,
+    warmup_steps=2,
+    save_every_steps=3,
+    seed=5,
 )
 
 
-def _rows(count: int = 24) -> list[Row]:
+def _rows(count: int = 24) -> list[Lesson]:
     made = []
     for number in range(count):
         ids = [3 + (number * 7 + at) % 200 for at in range(6 + number % 9)]
-        made.append(Row(ids, [0, 0, 0] + [1] * (len(ids) - 3)))
+        made.append(lesson_of_row(Row(ids, [0, 0, 0] + [1] * (len(ids) - 3))))
     return made
 
 
@@ -31,7 +45,7 @@ def _model(folder: Path) -> Any:
 def test_the_loss_is_that_of_the_learnt_tokens_whatever_the_padding(tiny_base):
     model, rows = _model(tiny_base), _rows(2)
     with torch.no_grad():
-        together = answer_loss(model, rows)
+        together = lesson_loss(model, rows)
         wanted = []
         for row in rows:
             with torch.autocast("cpu", torch.bfloat16):
@@ -39,8 +53,13 @@ def test_the_loss_is_that_of_the_learnt_tokens_whatever_the_padding(tiny_base):
             each = functional.cross_entropy(
                 scores, torch.tensor(row.input_ids[1:]), reduction="none"
             )
-            wanted += each[torch.tensor(row.assistant_masks[1:]).bool()].tolist()
+            wanted += each[2:].tolist()
     assert float(together) == pytest.approx(sum(wanted) / len(wanted), rel=0.01)
+
+
+def test_lessons_ask_for_the_assistants_words_or_for_every_word_of_a_text():
+    assert lesson_of_row(Row([7, 8, 9, 4], [0, 0, 1, 1])).asked == [(1, 9), (2, 4)]
+    assert lesson_of_text([7, 8, 9]).asked == [(0, 8), (1, 9)]
 
 
 def test_batches_keep_their_budget_hold_every_row_and_repeat():
@@ -64,7 +83,7 @@ def test_a_killed_run_ends_as_one_that_was_not(tiny_base, tmp_path, monkeypatch)
     whole = _model(tiny_base)
     pretrain(whole, _rows(), STAGE, work_dir=tmp_path / "whole")
     cut = _model(tiny_base)
-    real, seen = answer_loss, []
+    real, seen = lesson_loss, []
 
     def killed(model: Any, batch: Any) -> Any:
         seen.append(batch)
@@ -72,11 +91,11 @@ def test_a_killed_run_ends_as_one_that_was_not(tiny_base, tmp_path, monkeypatch)
             raise KeyboardInterrupt
         return real(model, batch)
 
-    monkeypatch.setattr("training.language_pretraining.answer_loss", killed)
+    monkeypatch.setattr("training.language_pretraining.lesson_loss", killed)
     with pytest.raises(KeyboardInterrupt):
         pretrain(cut, _rows(), STAGE, work_dir=tmp_path / "cut")
     resumed = _model(tiny_base)
-    monkeypatch.setattr("training.language_pretraining.answer_loss", real)
+    monkeypatch.setattr("training.language_pretraining.lesson_loss", real)
     pretrain(resumed, _rows(), STAGE, work_dir=tmp_path / "cut")
     for (name, first), second in zip(whole.named_parameters(), resumed.parameters(), strict=True):
         assert torch.allclose(first, second, atol=1e-5), name
