@@ -383,7 +383,7 @@ def test_nothing_is_written_outside_the_registrys_folder(registry, make_model, t
 
 
 def test_importing_the_registry_does_not_import_mlflow():
-    modules = "sys, training.registration, serving.registry.promotion"
+    modules = "sys, training.registered_pair, serving.registry.promotion"
     code = f"import {modules}; print('mlflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
