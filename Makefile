@@ -15,6 +15,7 @@ NOT_LOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefi
 .PHONY: help setup demo test check test-services ingest validate split pretrain train-sentiment export \
 	quantize evaluate gate register deploy compare promote \
 	language tune targets pretrain-llm train-llm merge-llm quantize-llm evaluate-llm gate-llm \
+	register-llm deploy-llm \
 	mlflow serve serve-llm contract compile submit images real-data lock clean
 
 help:  ## list the targets
@@ -88,6 +89,10 @@ evaluate-llm: setup  ## measure it and its parent, null baselines beside
 	$(STEP)
 gate-llm: setup  ## may the language model go on
 	$(STEP)
+register-llm: setup  ## both language models, their prompts and evidence into MLflow
+	$(STEP)
+deploy-llm: setup  ## the language model's aliases to what the gateway serves
+	$(STEP)
 compare: setup  ## what was served and fed back, to a verdict
 	$(STEP)
 promote: setup  ## the verdict to the alias
@@ -97,11 +102,11 @@ mlflow: setup  ## open the tracking server's UI on 127.0.0.1:5000
 	$(CLI) mlflow
 serve: setup  ## serve the last deployment on 127.0.0.1:8000
 	$(CLI) serve $(ON)
-serve-llm: setup  ## start vLLM with the last INT8 language model: make serve-llm ARGS="--python …"
-	$(CLI) serve-llm $(ON) $(ARGS)
+serve-llm: setup  ## start vLLM with the champion language model: make serve-llm ARGS="--python …"
+	$(CLI) serve-llm $(ARGS)
 contract: setup  ## write the JSON Schemas and the Label Studio labelling config, to var/contract
 	$(CLI) contract
-compile: setup  ## compile both graphs for a cluster, to var/compiled
+compile: setup  ## compile the graphs for a cluster, to var/compiled
 	$(CLI) compile
 submit: setup  ## send train_and_deploy to a Kubeflow server: make submit HOST=http://...
 	$(CLI) submit --host "$(HOST)" $(ARGS)

@@ -1,4 +1,4 @@
-"""A language model in INT8 and its parent, measured on restaurants that training never saw."""
+"""A language model in INT8, its parent and the champion, on restaurants that training never saw."""
 
 from kfp import dsl
 from kfp.dsl import HTML, Dataset, Input, Markdown, Metrics, Model, Output
@@ -12,6 +12,8 @@ def evaluate_llm(
     split: Input[Dataset],
     merged: Input[Model],
     quantized: Input[Model],
+    tracking_uri: str,
+    model_name: str,
     settings: str,
     inputs: str,
     evaluation: Output[Dataset],
@@ -34,6 +36,8 @@ def evaluate_llm(
         split=Path(split.path),
         merged=Path(merged.path),
         quantized=Path(quantized.path),
+        tracking_uri=tracking_uri,
+        model_name=model_name,
         settings=parse_settings(LanguageEvaluationSettings, settings, where="evaluation settings"),
         out=Path(evaluation.path),
     )

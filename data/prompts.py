@@ -115,6 +115,11 @@ def prompt_version(task: Task) -> str:
     return canonical_digest([_SAMPLES[task](), chat_template()])[:12]
 
 
+def prompt_template(task: Task) -> list[Message]:
+    """A task's prompt with ``{{ … }}`` where a request's own words go, for a prompt registry."""
+    return _messages(task, _SLOTS[task])
+
+
 def _messages(task: Task, content: str) -> list[Message]:
     return [
         {"role": "system", "content": SYSTEM},
@@ -122,6 +127,12 @@ def _messages(task: Task, content: str) -> list[Message]:
     ]
 
 
+_SLOTS: Final[dict[Task, str]] = {
+    "labels": "{{ numbered_clauses }}",
+    "aspect": "[항목] {{ aspect }}\n[근거]\n{{ numbered_points }}",
+    "overall": "{{ sentences }}",
+    "strengths": "{{ numbered_points }}",
+}
 _SIGNS: Final = "#1 [항목] <|im_end|>\n"
 _POINTS: Final = [Point("r1", _SIGNS, aspect, word) for aspect in ASPECTS for word in POLARITIES]
 _SAMPLES: Final[dict[Task, Callable[[], list[Message]]]] = {

@@ -29,10 +29,10 @@ def tracking_uri(home: Home) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or home.tracking_uri
 
 
-def train_arguments(
+def encoder_arguments(
     home: Home, *, labels: str | None = None, recipe: str = "tiny", **given: Any
 ) -> dict[str, Any]:
-    """Arguments of ``train_and_deploy``; ``given`` wins over the defaults.
+    """Arguments of ``train_encoder``; ``given`` wins over the defaults.
 
     Raises:
         SettingsError: the labels or the recipe are not there.
@@ -77,13 +77,32 @@ def language_arguments(
         raise SettingsError(
             f"no summaries at {summaries!r}; pass --summaries FILE, or leave it out"
         )
-    source = train_arguments(home, labels=labels, **given)
-    del source["models"]
-    return source | {
+    return encoder_arguments(home, labels=labels, **given) | {
         "summaries": summaries,
         "summaries_digest": file_sha256(Path(summaries)) if summaries else "",
         "recipe": language_recipe_text(recipe),
     }
+
+
+def train_arguments(
+    home: Home,
+    *,
+    labels: str | None = None,
+    summaries: str | None = None,
+    recipe: str = "tiny",
+    language_recipe: str = "language-tiny",
+    **given: Any,
+) -> dict[str, Any]:
+    """Arguments of ``train_and_deploy``; ``given`` wins over the defaults.
+
+    Raises:
+        SettingsError: the labels, the summaries or a recipe are not there.
+    """
+    language = language_arguments(
+        home, labels=labels, summaries=summaries, recipe=language_recipe, **given
+    )
+    encoder = encoder_arguments(home, labels=labels, recipe=recipe, **given)
+    return language | encoder | {"language_recipe": language["recipe"]}
 
 
 def watermark(store_url: str) -> str:

@@ -6,6 +6,7 @@ python -m pipelines.cli --help
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -19,43 +20,49 @@ from data.manifest import write_json, write_text_atomically
 from pipelines.arguments import (
     compare_arguments,
     home_from_environment,
-    language_arguments,
+    tracking_uri,
     train_arguments,
 )
 from pipelines.cluster import GRAPHS, compile_graphs, submit_graph
-from pipelines.demo import run_demo
+from pipelines.demo import deployments_of, run_demo
 from pipelines.language import run_language
 from pipelines.local import Home, RunRecord, load_run, new_run, run_graph, source_digest
 from pipelines.placement import local_placement
 from pipelines.real_data import run_real_data
 from pipelines.steps import one_step
 from pipelines.tune import run_tuning
+from serving.registry.language_deploy import served_language_model
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 PLACEMENT: Final = Path("pipelines/placement.yaml")
+_ENCODER: Final = ("train-and-deploy", "train-encoder")
+_LANGUAGE: Final = ("train-and-deploy", "train-language")
+_TRAFFIC: Final = ("compare-and-promote",)
 STEPS: Final = {
-    "ingest": ("train-and-deploy", "ingest-labels"),
-    "validate": ("train-and-deploy", "validate-labels"),
-    "split": ("train-and-deploy", "split-dataset"),
-    "pretrain": ("train-and-deploy", "pretrain-encoder"),
-    "train-sentiment": ("train-and-deploy", "train-sentiment"),
-    "export": ("train-and-deploy", "export-onnx"),
-    "quantize": ("train-and-deploy", "quantize-encoder"),
-    "evaluate": ("train-and-deploy", "evaluate-sentiment"),
-    "gate": ("train-and-deploy", "gate-model"),
-    "register": ("train-and-deploy", "register-model"),
-    "deploy": ("train-and-deploy", "deploy-challenger"),
-    "targets": ("train-language", "build-targets"),
-    "pretrain-llm": ("train-language", "pretrain-llm"),
-    "train-llm": ("train-language", "train-llm"),
-    "merge-llm": ("train-language", "merge-llm"),
-    "quantize-llm": ("train-language", "quantize-llm"),
-    "evaluate-llm": ("train-language", "evaluate-llm"),
-    "gate-llm": ("train-language", "gate-llm"),
-    "compare": ("compare-and-promote", "compare-arms"),
-    "promote": ("compare-and-promote", "promote-model"),
+    "ingest": (_ENCODER, "ingest-labels"),
+    "validate": (_ENCODER, "validate-labels"),
+    "split": (_ENCODER, "split-dataset"),
+    "pretrain": (_ENCODER, "pretrain-encoder"),
+    "train-sentiment": (_ENCODER, "train-sentiment"),
+    "export": (_ENCODER, "export-onnx"),
+    "quantize": (_ENCODER, "quantize-encoder"),
+    "evaluate": (_ENCODER, "evaluate-sentiment"),
+    "gate": (_ENCODER, "gate-model"),
+    "register": (_ENCODER, "register-model"),
+    "deploy": (_ENCODER, "deploy-challenger"),
+    "targets": (_LANGUAGE, "build-targets"),
+    "pretrain-llm": (_LANGUAGE, "pretrain-llm"),
+    "train-llm": (_LANGUAGE, "train-llm"),
+    "merge-llm": (_LANGUAGE, "merge-llm"),
+    "quantize-llm": (_LANGUAGE, "quantize-llm"),
+    "evaluate-llm": (_LANGUAGE, "evaluate-llm"),
+    "gate-llm": (_LANGUAGE, "gate-llm"),
+    "register-llm": (_LANGUAGE, "register-llm"),
+    "deploy-llm": (_LANGUAGE, "deploy-llm"),
+    "compare": (_TRAFFIC, "compare-arms"),
+    "promote": (_TRAFFIC, "promote-model"),
 }
-"""What `make` calls a step → its graph and its name there."""
+"""What `make` calls a step → the graphs that have it, and its name there."""
 
 
 def _settings(given: list[str]) -> dict[str, Any]:
@@ -74,19 +81,32 @@ def _settings(given: list[str]) -> dict[str, Any]:
 
 Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, again and again.")]
 Labels = Annotated[str | None, typer.Option(help="Labels; the gold corpus by default.")]
+Summaries = Annotated[str | None, typer.Option(help="Written summaries, JSON.")]
 RecipeName = Annotated[str, typer.Option(help="A recipe's name, or a path to a .yaml file.")]
 
 
 @app.command()
-def demo(labels: Labels = None, recipe: RecipeName = "tiny") -> None:
+def demo(
+    labels: Labels = None,
+    summaries: Summaries = None,
+    recipe: RecipeName = "tiny",
+    language_recipe: RecipeName = "language-tiny",
+    language: Annotated[bool, typer.Option(help="Also train a language model.")] = True,  # noqa: FBT002  # typer's way
+) -> None:
     """Train, deploy, compare and promote on this machine."""
-    run_demo(home_from_environment(), labels=labels, recipe=recipe)
+    run_demo(
+        home_from_environment(),
+        labels=labels,
+        summaries=summaries,
+        recipe=recipe,
+        language_recipe=language_recipe if language else None,
+    )
 
 
 @app.command()
 def language(
     labels: Labels = None,
-    summaries: Annotated[str | None, typer.Option(help="Written summaries, JSON.")] = None,
+    summaries: Summaries = None,
     recipe: RecipeName = "language-tiny",
     given: Set = None,
 ) -> None:
@@ -131,18 +151,29 @@ def real_data() -> None:
     run_real_data(home_from_environment(), folder=os.environ.get("MATJIP_REAL_DATA"))
 
 
-def _run_for(home: Home, graph: str, run_id: str | None) -> RunRecord:
-    found = load_run(home, run_id, graph=None if run_id else graph)
-    if found is not None and found.graph == graph:
-        return found
-    if graph == "train-and-deploy":
-        return new_run(home, graph, train_arguments(home))
-    if graph == "train-language":
-        return new_run(home, graph, language_arguments(home))
-    trained = found or load_run(home, None, graph="train-and-deploy")
-    if trained is None:
+def _run_for(home: Home, graphs: Sequence[str], run_id: str | None) -> RunRecord:
+    """The run that is named, else the last of these graphs, else a new one of the first."""
+    runs = [load_run(home, run_id, graph=None if run_id else graph) for graph in graphs]
+    found = [run for run in runs if run is not None and run.graph in graphs]
+    if found:
+        return max(found, key=lambda run: run.run_id.removeprefix(run.graph))
+    if graphs != _TRAFFIC:
+        return new_run(home, graphs[0], train_arguments(home))
+    trained = runs[0] or last_deployed(home)
+    return new_run(home, graphs[0], compare_arguments(home, trained))
+
+
+def last_deployed(home: Home, graphs: Sequence[str] = _ENCODER) -> RunRecord:
+    """The last run of graphs that end with a deployment.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    runs = [load_run(home, None, graph=graph) for graph in graphs]
+    found = [run for run in runs if run is not None]
+    if not found:
         raise SettingsError("nothing has been deployed yet; run `make demo`, or the steps before")
-    return new_run(home, graph, compare_arguments(home, trained))
+    return max(found, key=lambda run: run.run_id.removeprefix(run.graph))
 
 
 @app.command()
@@ -155,9 +186,9 @@ def step(
     if name not in STEPS:
         raise SettingsError(f"no step {name!r}; the steps are {sorted(STEPS)}")
     home = home_from_environment()
-    graph_name, task = STEPS[name]
-    record = _run_for(home, graph_name, run)
-    graph = GRAPHS[graph_name](local_placement(source_digest()))
+    graphs, task = STEPS[name]
+    record = _run_for(home, graphs, run)
+    graph = GRAPHS[record.graph](local_placement(source_digest()))
     alone = one_step(graph, task, record, _settings(given or []))
     run_graph(alone, {}, record, home, caching=False)
     for key, value in record.steps[-1].outputs.items():
@@ -181,10 +212,19 @@ def submit(
     host: Annotated[str, typer.Option(help="The Kubeflow Pipelines API, http(s)://…")],
     placement: Annotated[Path, typer.Option()] = PLACEMENT,
     recipe: RecipeName = "kr-electra",
+    language_recipe: RecipeName = "qwen-7b-qlora",
     given: Set = None,
 ) -> None:
     """Send train_and_deploy to a Kubeflow server."""
-    print(submit_graph(host, placement, recipe=recipe, given=_settings(given or [])))
+    print(
+        submit_graph(
+            host,
+            placement,
+            recipe=recipe,
+            language_recipe=language_recipe,
+            given=_settings(given or []),
+        )
+    )
 
 
 @app.command()
@@ -194,31 +234,27 @@ def serve(
 ) -> None:
     """Serve the last deployment on 127.0.0.1, until Ctrl-C."""
     home = home_from_environment()
-    record = load_run(home, run, graph=None if run else "train-and-deploy")
-    if record is None:
-        raise SettingsError("nothing has been deployed yet; run `make demo` first")
-    deployment = record.artifact("deploy-challenger", "deployment") / "deployment.json"
+    record = load_run(home, run) if run else last_deployed(home)
+    assert record is not None  # noqa: S101  # a run that is named is there, or load_run says so
+    command = [sys.executable, "-m", "serving.gateway.app", *deployments_of(record)]
     print(f"http://127.0.0.1:{port}/docs", flush=True)
-    command = [sys.executable, "-m", "serving.gateway.app", "--deployment", str(deployment)]
     environment = os.environ | {"MATJIP_STORE_URL": home.store_url}
     os.execve(sys.executable, [*command, "--port", str(port)], environment)  # noqa: S606
 
 
 @app.command("serve-llm")
 def serve_llm(
-    run: Annotated[str | None, typer.Option(help="A run's id; the last one by default.")] = None,
+    alias: Annotated[str, typer.Option(help="champion, or challenger.")] = "champion",
+    model_name: Annotated[str, typer.Option(help="The registered model.")] = "matjip-language",
     profile: Annotated[str | None, typer.Option(help="Of serving/vllm.yaml.")] = None,
     python: Annotated[str, typer.Option(help="The interpreter of vLLM's own environment.")] = (
         "python"
     ),
     port: int = 8001,
 ) -> None:
-    """Start vLLM on 127.0.0.1 with the last language model in INT8, until Ctrl-C."""
+    """Start vLLM on 127.0.0.1 with an alias's language model, until Ctrl-C."""
     home = home_from_environment()
-    record = load_run(home, run, graph=None if run else "train-language")
-    if record is None:
-        raise SettingsError("no language model has been made yet; run `make language` first")
-    folder = record.artifact("quantize-llm", "quantized")
+    folder = served_language_model(tracking_uri(home), model_name, alias, home.folder("models"))
     command = [sys.executable, "-m", "serving.vllm_launch", "serve", str(folder)]
     command += ["--python", python, "--port", str(port)]
     command += ["--profile", profile] if profile else []

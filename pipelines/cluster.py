@@ -10,14 +10,17 @@ from data.errors import MatjipError, SettingsError
 from pipelines.compare_and_promote import compare_and_promote
 from pipelines.placement import Placement, read_placement, unknown_steps
 from pipelines.train_and_deploy import train_and_deploy
+from pipelines.train_encoder import train_encoder
 from pipelines.train_language import train_language
 from pipelines.tune import tune_encoder, tune_language
+from training.language_recipe import language_recipe_text
 from training.recipe import read_recipe
 
 GRAPHS: Final = {
     "train-and-deploy": train_and_deploy,
-    "compare-and-promote": compare_and_promote,
+    "train-encoder": train_encoder,
     "train-language": train_language,
+    "compare-and-promote": compare_and_promote,
     "tune-encoder": tune_encoder,
     "tune-language": tune_language,
 }
@@ -61,7 +64,9 @@ def compile_graphs(placement: Path, out: Path) -> list[Path]:
     return paths
 
 
-def submit_graph(host: str, placement: Path, *, recipe: str, given: dict[str, Any]) -> str:
+def submit_graph(
+    host: str, placement: Path, *, recipe: str, language_recipe: str, given: dict[str, Any]
+) -> str:
     """Send ``train_and_deploy``; returns the run's address.
 
     Raises:
@@ -74,13 +79,18 @@ def submit_graph(host: str, placement: Path, *, recipe: str, given: dict[str, An
         )
     checked = _checked(placement)
     graph = train_and_deploy(checked)
-    arguments = ON_CLUSTER | {"recipe": read_recipe(recipe)} | given
+    recipes = {
+        "recipe": read_recipe(recipe),
+        "language_recipe": language_recipe_text(language_recipe),
+    }
+    arguments = ON_CLUSTER | recipes | given
     inputs = graph.pipeline_spec.root.input_definitions.parameters
     missing = [n for n, p in inputs.items() if not p.is_optional and n not in arguments]
     if missing:
         raise SettingsError(
             f"the graph also needs {missing!r}: pass --set labels=URI --set labels_digest=SHA256, "
-            "so that changed labels are not taken from the cache"
+            "and summaries likewise (empty where there are none), so that changed ones are not "
+            "taken from the cache"
         )
     try:
         run = Client(host=host).create_run_from_pipeline_func(

@@ -8,15 +8,20 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from data.errors import SettingsError
 from data.manifest import read_manifest, write_json, write_text_atomically
-from pipelines.arguments import compare_arguments, train_arguments
+from pipelines.arguments import compare_arguments, encoder_arguments, train_arguments
 from pipelines.compare_and_promote import compare_and_promote
 from pipelines.demo_report import render_report
+from pipelines.language_summary import language_summary, show_language
+from pipelines.language_traffic import ask_summary
 from pipelines.local import Home, RunRecord, StepRecord, new_run, run_graph, source_digest
 from pipelines.placement import local_placement
 from pipelines.summary import build_summary
 from pipelines.traffic import exposures_so_far, replay_held_out
 from pipelines.train_and_deploy import train_and_deploy
+from pipelines.train_encoder import train_encoder
+from serving.registry.language_deploy import DEPLOYMENT_NAME
 
 REQUESTS: Final = 5000
 RULE: Final = "{margin: 0.05, alpha: 0.05, min_exposures_per_arm: 500, tuned_for_units: 5000}"
@@ -59,7 +64,7 @@ def _shown(figure: dict[str, Any]) -> str:
     return f"{figure['value']:.3f}\n[{figure['low']:.2f}, {figure['high']:.2f}]"
 
 
-def show_summary(console: Console, summary: dict[str, Any], report: Path) -> None:
+def show_summary(console: Console, summary: dict[str, Any]) -> None:
     """The short table at the end."""
     models, baselines = summary["models"], summary["baselines"]
     table = Table("", title="On restaurants that training never saw", title_justify="left")
@@ -83,28 +88,99 @@ def show_summary(console: Console, summary: dict[str, Any], report: Path) -> Non
     )
     console.print(f"Gate: [bold]{gate['verdict']}[/]: {gate['reason']}. {gate['tfidf']}")
     console.print(f"Verdict: [bold]{verdict['decision']}[/]: {verdict['reason']}")
-    console.print(f"{summary['wall_s']} s. Report: {report}", soft_wrap=True)
+
+
+def deployments_of(trained: RunRecord) -> list[str]:
+    """The gateway's options for what a run deployed.
+
+    Raises:
+        SettingsError: the run has deployed nothing.
+    """
+    options = []
+    for step, option, name in (
+        ("deploy-challenger", "--deployment", "deployment.json"),
+        ("deploy-llm", "--language-deployment", DEPLOYMENT_NAME),
+    ):
+        if trained.step(step) is not None:
+            path = trained.artifact(step, "deployment") / name
+            options += [option, str(path)] if path.is_file() else []
+    if not options:
+        raise SettingsError(
+            f"run {trained.run_id!r} has deployed nothing: no model has passed its gate, or the "
+            "run has not come so far; look at its gate.md, or run `make demo`"
+        )
+    return options
+
+
+def _train(
+    home: Home, labels: str | None, summaries: str | None, recipe: str, language: str | None
+) -> RunRecord:
+    placement = local_placement(source_digest())
+    if language is None:
+        arguments = encoder_arguments(home, labels=labels, recipe=recipe)
+        graph, name = train_encoder(placement), "train-encoder"
+    else:
+        arguments = train_arguments(
+            home, labels=labels, summaries=summaries, recipe=recipe, language_recipe=language
+        )
+        graph, name = train_and_deploy(placement), "train-and-deploy"
+    return run_graph(graph, arguments, new_run(home, name, arguments), home)
+
+
+def _language(
+    home: Home, trained: RunRecord, console: Console
+) -> tuple[dict[str, Any] | None, list[StepRecord]]:
+    """What became of the language model, and one summary by the gateway that serves it."""
+    if trained.step("deploy-llm") is None:
+        return None, []
+    summary = language_summary(trained)
+    if summary["deployment"] is None:
+        return summary | {"sample": None}, []
+    start = time.monotonic()
+    sample = ask_summary(
+        Path(summary["deployment"]),
+        trained.artifact("split-dataset", "split"),
+        home.store_url,
+        home.folder("runs") / f"{trained.run_id}.language-gateway.log",
+    )
+    seconds = round(time.monotonic() - start, 3)
+    step = StepRecord(name="ask-summary", status="succeeded", seconds=seconds, cached=False)
+    _tell(console, step)
+    return summary | {"sample": sample}, [step]
+
+
+def _tell(console: Console, step: StepRecord) -> None:
+    console.print(
+        f"  {step.name:<22} {'cached' if step.cached else 'done':<7} {step.seconds:7.1f} s",
+        highlight=False,
+    )
 
 
 def run_demo(
-    home: Home, *, labels: str | None, recipe: str, requests: int = REQUESTS
+    home: Home,
+    *,
+    labels: str | None = None,
+    summaries: str | None = None,
+    recipe: str = "tiny",
+    language_recipe: str | None = "language-tiny",
+    requests: int = REQUESTS,
 ) -> dict[str, Any]:
     """The main job on the embedded defaults; returns what summary.json holds.
 
-    ``requests`` is how much traffic is replayed.
+    Args:
+        home: where everything goes.
+        labels: the gold corpus by default.
+        summaries: written ones of its restaurants; those of the gold corpus by default.
+        recipe: of the classifier.
+        language_recipe: of the language model; None leaves it out.
+        requests: how much traffic is replayed.
 
     Raises:
         RunFailedError: a step failed.
     """
     console, start = Console(), time.monotonic()
     placement = local_placement(source_digest())
-    arguments = train_arguments(home, labels=labels, recipe=recipe)
-    trained = run_graph(
-        train_and_deploy(placement),
-        arguments,
-        new_run(home, "train-and-deploy", arguments),
-        home,
-    )
+    trained = _train(home, labels, summaries, recipe, language_recipe)
     steps, compared, why_not = list(trained.steps), None, ""
     deployment = trained.artifact("deploy-challenger", "deployment")
     if read_manifest(deployment).facts["status"] == "skipped":
@@ -112,10 +188,7 @@ def run_demo(
     else:
         with console.status("replaying held-out reviews through the gateway"):
             step, held_out = _replay(home, trained, requests)
-        console.print(
-            f"  {step.name:<22} {'cached' if step.cached else 'done':<7} {step.seconds:7.1f} s",
-            highlight=False,
-        )
+        _tell(console, step)
         again = compare_arguments(home, trained, rule=RULE, traffic=TRAFFIC.format(n=held_out))
         compared = run_graph(
             compare_and_promote(placement),
@@ -124,11 +197,19 @@ def run_demo(
             home,
         )
         steps += [step, *compared.steps]
+    language, asked = _language(home, trained, console)
     summary = build_summary(
-        trained, compared, steps, wall_s=time.monotonic() - start, why_not_compared=why_not
-    )
+        trained,
+        compared,
+        [*steps, *asked],
+        wall_s=time.monotonic() - start,
+        why_not_compared=why_not,
+    ) | {"language": language}
     folder = home.folder("demo")
     write_json(folder / "summary.json", summary)
     write_text_atomically(folder / "report.html", render_report(summary, trained, compared))
-    show_summary(console, summary, folder / "report.html")
+    show_summary(console, summary)
+    if language is not None:
+        show_language(console, language)
+    console.print(f"{summary['wall_s']} s. Report: {folder / 'report.html'}", soft_wrap=True)
     return summary

@@ -7,6 +7,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from data.manifest import read_manifest
+from pipelines.language_report import render_language
 from pipelines.local import RunRecord
 from training.evaluation.plots import confusion_svg, curve_svg, forest_svg, sequence_svg
 from training.evaluation.report_template import STYLE
@@ -80,6 +81,7 @@ CPU time on the same texts, interleaved, fp32 is 1.</p>
 {{ s.verdict.margin }} is accepted; sample-ratio p = {{ "%.3f"|format(s.verdict.srm_p) }}.</p>
 <p class="note">This was {{ s.verdict.traffic }}.</p>
 <figure>{{ sequence }}</figure>{% endif %}
+{{ language }}
 <h2>Steps</h2>
 <div class="scroll"><table><thead><tr><th>step</th><th>status</th><th>seconds</th></tr></thead>
 <tbody>
@@ -132,5 +134,6 @@ def render_report(summary: dict[str, Any], trained: RunRecord, compared: RunReco
             forest=drawn_here(forest_svg(rows, "macro-F1")),
             curves=drawn_here(curve_svg(curves)),
             sequence=drawn_here(sequence),
+            language=render_language(summary["language"]) if summary["language"] else "",
         )
     )

@@ -19,9 +19,10 @@ from components.evaluate_held_out import evaluate_held_out
 from data.errors import SettingsError
 from data.manifest import file_sha256, write_json
 from pipelines.arguments import gold_labels, tracking_uri
+from pipelines.encoder_stages import split_to_models
 from pipelines.local import Home, RunRecord, new_run, run_graph, source_digest
 from pipelines.placement import Placement, local_placement, place
-from pipelines.stages import labels_to_split, labels_to_validated, split_to_models
+from pipelines.stages import labels_to_split, labels_to_validated
 from training.recipe import read_recipe
 
 STARS: Final = """

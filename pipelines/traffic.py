@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -29,15 +29,20 @@ def free_port() -> int:
 
 
 @contextmanager
-def gateway(deployment: Path, store_url: str, log: Path) -> Iterator[str]:
+def gateway(options: Sequence[str], store_url: str, log: Path) -> Iterator[str]:
     """The gateway in a process of its own while the context lasts; yields its base URL.
+
+    Args:
+        options: which deployments it serves.
+        store_url: where it records what it answered.
+        log: of what it prints.
 
     Raises:
         EngineError: it does not become ready; the message holds the end of its log.
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "serving.gateway.app", "--deployment", str(deployment)]
+    command = [sys.executable, "-m", "serving.gateway.app", *options]
     environment = os.environ | {"MATJIP_PORT": str(port), "MATJIP_STORE_URL": store_url}
     environment.pop("MATJIP_VAR", None)
     with (
@@ -87,5 +92,6 @@ def replay_held_out(
 ) -> ReplayResult:
     """Serve a deployment, send it held-out reviews and feed back their labels."""
     reviews = list(read_labelled_reviews(split / "test.jsonl"))
-    with gateway(deployment / "deployment.json", store_url, log) as url:
+    options = ["--deployment", str(deployment / "deployment.json")]
+    with gateway(options, store_url, log) as url:
         return replay(url, reviews, requests=requests, seed=seed)

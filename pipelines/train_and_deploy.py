@@ -1,14 +1,12 @@
-"""The graph from labels to a challenger that takes part of the traffic."""
+"""The graph from labels to what serves: classifier and language model, with challengers."""
 
 from kfp import dsl
 from kfp.dsl.graph_component import GraphComponent
 
-from components.deploy_challenger import deploy_challenger
-from components.evaluate_sentiment import evaluate_sentiment
-from components.gate_model import gate_model
-from components.register_model import register_model
-from pipelines.placement import Placement, place
-from pipelines.stages import labels_to_split, split_to_models
+from pipelines.encoder_stages import split_to_challenger
+from pipelines.language_stages import split_to_language_model
+from pipelines.placement import Placement
+from pipelines.stages import labels_to_split
 
 
 def train_and_deploy(placement: Placement) -> GraphComponent:
@@ -19,6 +17,9 @@ def train_and_deploy(placement: Placement) -> GraphComponent:
         labels: str,
         labels_digest: str,
         recipe: str,
+        summaries: str,
+        summaries_digest: str,
+        language_recipe: str,
         tracking_uri: str,
         checkpoints: str,
         models: str,
@@ -35,6 +36,10 @@ def train_and_deploy(placement: Placement) -> GraphComponent:
         model_name: str = "matjip-sentiment",
         challenger_share: float = 0.5,
         threads: int = 2,
+        language_evaluation_settings: str = "",
+        language_gate_policy: str = "",
+        language_model_name: str = "matjip-language",
+        language_base_url: str = "",
     ) -> None:
         labelled = labels_to_split(
             placement,
@@ -49,51 +54,33 @@ def train_and_deploy(placement: Placement) -> GraphComponent:
             test_share=test_share,
             seed=seed,
         )
-        made = split_to_models(
+        split_to_challenger(
             placement,
-            labelled.split,
+            labelled,
             recipe=recipe,
             checkpoints=checkpoints,
             tracking_uri=tracking_uri,
             threads=threads,
-            corpus_from_split=False,
-        )
-        evaluated = evaluate_sentiment(
-            split=labelled.split.outputs["split"],
-            exported=made.exported.outputs["exported"],
-            quantized=made.quantized.outputs["quantized"],
-            tracking_uri=tracking_uri,
             model_name=model_name,
-            settings=evaluation_settings,
-            inputs=f"{made.exported.outputs['Output']} {made.quantized.outputs['Output']}",
-        )
-        gated = gate_model(
-            evaluation=evaluated.outputs["evaluation"],
-            policy=gate_policy,
-            recipe=recipe,
-            inputs=evaluated.outputs["Output"],
-        )
-        registered = register_model(
-            validated=labelled.validated.outputs["validated"],
-            recipe=recipe,
-            split=labelled.split.outputs["split"],
-            exported=made.exported.outputs["exported"],
-            quantized=made.quantized.outputs["quantized"],
-            evaluation=evaluated.outputs["evaluation"],
-            gate=gated.outputs["gate"],
-            tracking_uri=tracking_uri,
-            model_name=model_name,
-            inputs=gated.outputs["Output"],
-        )
-        deployed = deploy_challenger(
-            registration=registered.outputs["registration"],
-            tracking_uri=tracking_uri,
-            model_name=model_name,
+            evaluation_settings=evaluation_settings,
+            gate_policy=gate_policy,
             challenger_share=challenger_share,
             models=models,
-            inputs=registered.outputs["Output"],
         )
-        for task in (evaluated, gated, registered, deployed):
-            place(task, placement)
+        split_to_language_model(
+            placement,
+            labelled,
+            summaries=summaries,
+            summaries_digest=summaries_digest,
+            recipe=language_recipe,
+            checkpoints=checkpoints,
+            tracking_uri=tracking_uri,
+            model_name=language_model_name,
+            evaluation_settings=language_evaluation_settings,
+            gate_policy=language_gate_policy,
+            challenger_share=challenger_share,
+            models=models,
+            base_url=language_base_url,
+        )
 
     return graph

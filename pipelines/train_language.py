@@ -1,15 +1,11 @@
-"""The graph from labels and summaries to a language model in INT8 that a gate has judged."""
+"""The graph from labels and summaries to a language model in INT8 that serves."""
 
 from kfp import dsl
 from kfp.dsl.graph_component import GraphComponent
 
-from components.evaluate_llm import evaluate_llm
-from components.gate_llm import gate_llm
-from components.merge_llm import merge_llm
-from components.quantize_llm import quantize_llm
-from components.train_llm import train_llm
-from pipelines.placement import Placement, place
-from pipelines.stages import labels_to_split, split_to_base
+from pipelines.language_stages import split_to_language_model
+from pipelines.placement import Placement
+from pipelines.stages import labels_to_split
 
 
 def train_language(placement: Placement) -> GraphComponent:
@@ -24,6 +20,7 @@ def train_language(placement: Placement) -> GraphComponent:
         recipe: str,
         tracking_uri: str,
         checkpoints: str,
+        models: str,
         labels_kind: str = "label_studio_file",
         mapping: str = "",
         guideline_version: str = "1.0",
@@ -34,6 +31,9 @@ def train_language(placement: Placement) -> GraphComponent:
         seed: int = 20261101,
         evaluation_settings: str = "",
         gate_policy: str = "",
+        model_name: str = "matjip-language",
+        challenger_share: float = 0.5,
+        base_url: str = "",
     ) -> None:
         labelled = labels_to_split(
             placement,
@@ -48,48 +48,20 @@ def train_language(placement: Placement) -> GraphComponent:
             test_share=test_share,
             seed=seed,
         )
-        taught = split_to_base(
+        split_to_language_model(
             placement,
-            labelled.split,
+            labelled,
             summaries=summaries,
             summaries_digest=summaries_digest,
             recipe=recipe,
             checkpoints=checkpoints,
-        )
-        trained = train_llm(
-            targets=taught.targets.outputs["targets"],
-            base=taught.base.outputs["base"],
-            recipe=recipe,
-            checkpoints=checkpoints,
             tracking_uri=tracking_uri,
-            inputs=taught.base.outputs["Output"],
+            model_name=model_name,
+            evaluation_settings=evaluation_settings,
+            gate_policy=gate_policy,
+            challenger_share=challenger_share,
+            models=models,
+            base_url=base_url,
         )
-        merged = merge_llm(
-            adapter=trained.outputs["adapter"],
-            base=taught.base.outputs["base"],
-            inputs=trained.outputs["Output"],
-        )
-        quantized = quantize_llm(
-            merged=merged.outputs["merged"],
-            targets=taught.targets.outputs["targets"],
-            split=labelled.split.outputs["split"],
-            recipe=recipe,
-            inputs=merged.outputs["Output"],
-        )
-        evaluated = evaluate_llm(
-            targets=taught.targets.outputs["targets"],
-            split=labelled.split.outputs["split"],
-            merged=merged.outputs["merged"],
-            quantized=quantized.outputs["quantized"],
-            settings=evaluation_settings,
-            inputs=quantized.outputs["Output"],
-        )
-        gated = gate_llm(
-            evaluation=evaluated.outputs["evaluation"],
-            policy=gate_policy,
-            inputs=evaluated.outputs["Output"],
-        )
-        for task in (trained, merged, quantized, evaluated, gated):
-            place(task, placement)
 
     return graph

@@ -11,9 +11,10 @@ from components.pretrain_encoder import pretrain_encoder
 from components.tune_model import tune_model
 from data.errors import SettingsError
 from pipelines.arguments import language_arguments
+from pipelines.language_stages import split_to_base
 from pipelines.local import Home, new_run, run_graph, source_digest
 from pipelines.placement import Placement, local_placement, place
-from pipelines.stages import labels_to_split, split_to_base
+from pipelines.stages import labels_to_split
 from training.language_recipe import language_recipe_text
 from training.recipe import read_recipe
 from training.search_space import read_search_space
@@ -55,6 +56,7 @@ def run_tuning(
         "trials": trials,
         "wall_minutes": wall_minutes,
     }
+    del arguments["models"]  # a search serves nothing
     graph = build(local_placement(source_digest()))
     run = run_graph(graph, arguments, new_run(home, f"tune-{kind}", arguments), home)
     return run.artifact("tune-model", "tuned")

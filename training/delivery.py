@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data.manifest import Manifest, read_manifest, write_manifest
 from serving.deployment import read_deployment
+from serving.registry.arms import DEPLOYMENT_KIND
 from serving.registry.connection import connect
-from serving.registry.promotion import DEPLOYMENT_KIND, Verdict
+from serving.registry.promotion import Verdict
 from serving.registry.promotion import deploy_challenger as deploy
 from serving.registry.promotion import promote_model as promote
 from serving.registry.versions import download, resolve

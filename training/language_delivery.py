@@ -1,24 +1,32 @@
-"""The steps between a quantised language model and its gate, from folders.
+"""The steps between a quantised language model and the traffic, from folders and addresses.
 
-evaluate → gate. Each function is what one component calls: it loads the engines that would serve,
-reads the artifacts it is given, and leaves a sealed folder.
+evaluate → gate → register → deploy. Each function is what one component calls: it loads the engines
+that would serve, reads the artifacts it is given, and leaves a sealed folder.
 """
 
+import tempfile
 from pathlib import Path
-from typing import Final
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from data.manifest import Manifest
+from data.manifest import Manifest, read_manifest, write_manifest
 from serving.engines.chat_transformers import TransformersChatEngine
 from serving.language_model import load_language_model
+from serving.registry.arms import DEPLOYMENT_KIND
+from serving.registry.connection import connect
+from serving.registry.language_deploy import deploy_language
+from serving.registry.versions import download, resolve
+from training.delivery import CANDIDATE, CHAMPION, EXPERIMENT, PARENT
 from training.evaluation.language.comparisons import LanguageGatePolicy
-from training.evaluation.language.evaluation import FREE_EXAMPLES, evaluate_language_models
+from training.evaluation.language.evaluation import (
+    FREE_EXAMPLES,
+    LANGUAGE_EVALUATION_KIND,
+    evaluate_language_models,
+)
 from training.language_gate import language_gate
-
-CANDIDATE: Final = "candidate"
-PARENT: Final = "parent"
+from training.language_recipe import LanguageRecipe
+from training.language_registration import register_language_model
 
 
 class LanguageEvaluationSettings(BaseModel):
@@ -41,32 +49,44 @@ def evaluate_language_candidate(
     split: Path,
     merged: Path,
     quantized: Path,
+    tracking_uri: str,
+    model_name: str,
     settings: LanguageEvaluationSettings,
     out: Path,
 ) -> Manifest:
-    """Measure the INT8 candidate and its merged parent through the engine that would serve.
+    """Measure the INT8 candidate, its merged parent and the champion, if there is one.
+
+    All answer through the engine that would serve. A champion that is one of the two is measured
+    once, under that name.
 
     Raises:
+        RegistryError: the champion cannot be asked for or fetched.
         ArtifactError: an input is missing or altered.
         EngineError: an engine answers nothing.
     """
     torch.set_num_threads(settings.threads)
+    registry = connect(tracking_uri)
+    champion = resolve(registry, model_name, "champion")
     folders = {CANDIDATE: quantized, PARENT: merged}
-    engines = {
-        name: TransformersChatEngine(load_language_model(folder))
-        for name, folder in folders.items()
-    }
-    return evaluate_language_models(
-        targets,
-        engines,
-        out,
-        split=split,
-        repeats=settings.repeats,
-        free=settings.free,
-        folders=folders,
-        seed=settings.seed,
-        resamples=settings.resamples,
-    )
+    known = {read_manifest(folder).digest for folder in folders.values()}
+    with tempfile.TemporaryDirectory() as fetched:
+        if champion is not None and champion.tags["manifest_digest"] not in known:
+            folders[CHAMPION] = download(registry, champion, Path(fetched))
+        engines = {
+            name: TransformersChatEngine(load_language_model(folder))
+            for name, folder in folders.items()
+        }
+        return evaluate_language_models(
+            targets,
+            engines,
+            out,
+            split=split,
+            repeats=settings.repeats,
+            free=settings.free,
+            folders=folders,
+            seed=settings.seed,
+            resamples=settings.resamples,
+        )
 
 
 def gate_language_candidate(evaluation: Path, out: Path, *, policy: LanguageGatePolicy) -> Manifest:
@@ -75,4 +95,79 @@ def gate_language_candidate(evaluation: Path, out: Path, *, policy: LanguageGate
     Raises:
         GateError: a model or figure is missing.
     """
-    return language_gate(evaluation, out, policy=policy, candidate=CANDIDATE, parent=PARENT)
+    measured = read_manifest(evaluation, LANGUAGE_EVALUATION_KIND).facts["models"]
+    return language_gate(
+        evaluation,
+        out,
+        policy=policy,
+        candidate=CANDIDATE,
+        parent=PARENT,
+        champion=CHAMPION if CHAMPION in measured else None,
+    )
+
+
+def register_language_candidate(
+    tracking_uri: str,
+    model_name: str,
+    *,
+    validated: Path,
+    split: Path,
+    merged: Path,
+    quantized: Path,
+    evaluation: Path,
+    gate: Path,
+    recipe: LanguageRecipe,
+    out: Path,
+) -> Manifest:
+    """Register parent and candidate with their evidence and prompts; aliases follow the gate.
+
+    Raises:
+        RegistryError: MLflow refused or went away, or the artifacts do not belong together.
+    """
+    register_language_model(
+        connect(tracking_uri),
+        name=model_name,
+        experiment=EXPERIMENT,
+        merged=merged,
+        quantized=quantized,
+        snapshot=validated,
+        split=split,
+        evaluation=evaluation,
+        gate=gate,
+        recipe=recipe,
+        out=out,
+    )
+    return read_manifest(out)
+
+
+def deploy_language_candidate(
+    tracking_uri: str,
+    model_name: str,
+    *,
+    challenger_share: float,
+    models: Path,
+    base_url: str,
+    out: Path,
+) -> Manifest:
+    """Fetch champion and challenger and write the language deployment that the gateway serves.
+
+    While no model has passed its gate there is nothing to serve: the folder then holds a manifest
+    that says so, with ``status: skipped``, and no deployment.
+
+    Raises:
+        RegistryError: a model is not what was registered, or MLflow is away.
+    """
+    registry = connect(tracking_uri)
+    if resolve(registry, model_name, "champion") is None:
+        out.mkdir(parents=True, exist_ok=True)
+        reason = f"{model_name!r} has no champion: no model has passed its gate yet"
+        return write_manifest(out, DEPLOYMENT_KIND, {"status": "skipped", "reason": reason})
+    deploy_language(
+        registry,
+        name=model_name,
+        share=challenger_share,
+        work=models,
+        out=out,
+        base_url=base_url,
+    )
+    return read_manifest(out)

@@ -2,7 +2,8 @@
 
 Unpickling runs whatever the file says, and a ``.py`` file runs when it is loaded; so only formats
 that are read and never run are let in. A file's first bytes must be those of its format: a pickle
-called ``tokenizer.json`` is still a pickle.
+called ``tokenizer.json`` is still a pickle. A chat template is a program of Jinja's: none but
+matjip's own is let in.
 """
 
 from pathlib import Path, PurePosixPath
@@ -12,6 +13,8 @@ import orjson
 
 from data.errors import ArtifactError, RegistryError
 from data.manifest import MANIFEST_NAME, Manifest, canonical_digest, read_manifest
+from data.prompts import chat_template
+from serving.language_folder import CHAT_TEMPLATE_NAME
 
 ALLOWED: Final = (".safetensors", ".onnx", ".onnx.data", ".json", ".md")
 _PICKLE_STARTS: Final = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
@@ -71,7 +74,7 @@ def check_file_names(manifest: Manifest) -> None:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or path.as_posix() != name:
             raise RegistryError(f"a manifest lists {name!r}, which leaves its folder; refused")
-        if not name.endswith(ALLOWED):
+        if not name.endswith(ALLOWED) and name != CHAT_TEMPLATE_NAME:
             raise RegistryError(
                 f"{name!r} may not go to the registry: only {', '.join(ALLOWED)} are read without "
                 "running anything; save weights as safetensors or export to ONNX"
@@ -79,6 +82,8 @@ def check_file_names(manifest: Manifest) -> None:
 
 
 def _check_content(path: Path) -> None:
+    if path.name == CHAT_TEMPLATE_NAME:
+        _check_template(path)
     with path.open("rb") as file:
         start = file.read(_SAFETENSORS_HEADER_BYTES + 1)
     genuine = not start.startswith((*_PICKLE_STARTS, _ZIP_START))
@@ -97,6 +102,14 @@ def _check_content(path: Path) -> None:
         raise RegistryError(
             f"{str(path)!r} is not what its name says: it starts with {start!r}; pickles and "
             "archives are refused under any name: export the model again"
+        )
+
+
+def _check_template(path: Path) -> None:
+    if path.read_bytes() != chat_template().encode():
+        raise RegistryError(
+            f"{str(path)!r} is not the chat template that matjip trains and serves with; make the "
+            "model again with this version of matjip"
         )
 
 

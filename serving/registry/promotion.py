@@ -1,7 +1,5 @@
 """From the registry to the gateway and back: deploy the challenger, then act on the verdict."""
 
-import os
-import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,13 +9,20 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data.errors import ExperimentError, RegistryError
 from data.manifest import canonical_digest, write_json, write_manifest
-from serving.deployment import ARMS, Arm, ArmName, Deployment, write_deployment
+from serving.deployment import ARMS, Arm, Deployment, write_deployment
 from serving.registry.aliases import move_alias, read_ledger
-from serving.registry.connection import Metric, Registry, ResolvedVersion, locked, log_run, reported
+from serving.registry.arms import DEPLOYMENT_KIND, deployment_facts, fetch_arms
+from serving.registry.connection import (
+    Metric,
+    Registry,
+    ResolvedVersion,
+    locked,
+    log_run,
+    reported,
+)
 from serving.registry.evidence import ROLLED_BACK_TAG, Evidence
-from serving.registry.versions import download, get_version, resolve
+from serving.registry.versions import get_version, resolve
 
-DEPLOYMENT_KIND: Final = "deployment"
 PROMOTION_KIND: Final = "promotion"
 Decision = Literal["continue", "promote", "roll_back", "invalid"]
 
@@ -74,19 +79,18 @@ def deploy_challenger(
         RegistryError: there is no champion, a model is not what was registered, or MLflow is away.
         ExperimentError: the share is not one.
     """
-    if not 0.0 <= share <= 1.0:
-        raise ExperimentError(f"share={share!r} is not a share of the traffic; give 0 to 1")
-    with locked(registry):  # both aliases as they stand at one moment
-        champion = resolve(registry, name, "champion")
-        challenger = resolve(registry, name, "challenger")
-    if champion is None:
-        raise RegistryError(
-            f"{name!r} has no champion in {registry.uri!r}: no model has passed its gate yet; "
-            "register one that does"
+    arms = [
+        Arm(
+            name=found.name,
+            model_name=found.version.name,
+            version=found.version.version,
+            folder=found.folder,
+            manifest_digest=found.version.tags["manifest_digest"],
+            evidence_id=found.version.tags["evidence_id"],
+            share=found.share,
         )
-    arms = [_arm(registry, "champion", champion, 1.0 - share if challenger else 1.0, work, out)]
-    if challenger is not None:
-        arms.append(_arm(registry, "challenger", challenger, share, work, out))
+        for found in fetch_arms(registry, name=name, share=share, work=work, out=out)
+    ]
     identity = canonical_digest([[arm.name, arm.evidence_id] for arm in arms])
     deployment = Deployment(
         experiment_id=f"{name}-{'-vs-'.join(arm.version for arm in reversed(arms))}",
@@ -95,54 +99,8 @@ def deploy_challenger(
         created_at=datetime.now(UTC),
     )
     write_deployment(out / "deployment.json", deployment)
-    write_manifest(
-        out,
-        DEPLOYMENT_KIND,
-        {
-            "deployment_id": deployment.deployment_id,
-            "experiment_id": deployment.experiment_id,
-            "shares": {arm.name: arm.share for arm in arms},
-            "versions": {arm.name: arm.version for arm in arms},
-            "status": "ok" if challenger else "skipped",
-            "reason": ""
-            if challenger
-            else f"no version of {name!r} is its challenger; the champion answers alone",
-        },
-    )
+    write_manifest(out, DEPLOYMENT_KIND, deployment_facts(deployment))
     return deployment
-
-
-def _arm(
-    registry: Registry,
-    arm: ArmName,
-    version: ResolvedVersion,
-    share: float,
-    work: Path,
-    out: Path,
-) -> Arm:
-    fetched = download(registry, version, work)
-    inside = out / "models" / fetched.name
-    if not inside.is_dir():
-        inside.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(fetched, inside, copy_function=_link_or_copy)
-    return Arm(
-        name=arm,
-        model_name=version.name,
-        version=version.version,
-        folder=inside.relative_to(out),
-        manifest_digest=version.tags["manifest_digest"],
-        evidence_id=version.tags["evidence_id"],
-        share=round(share, 4),
-    )
-
-
-def _link_or_copy(source: str, target: str) -> str:
-    # Weights are large and never written again, so a second name for them is enough.
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-    return target
 
 
 def promote_model(

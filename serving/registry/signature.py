@@ -17,6 +17,23 @@ def _scores(value: str) -> dict[str, Any]:
     return {"type": "map", "values": {"type": value}}
 
 
+CHAT_SIGNATURE: Final = Signature(
+    inputs=(
+        {
+            "name": "messages",
+            "required": True,
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "role": {"type": "string", "required": True},
+                    "content": {"type": "string", "required": True},
+                },
+            },
+        },
+    ),
+    outputs=({"name": "content", "type": "string", "required": True},),
+)
 CLASSIFIER_SIGNATURE: Final = Signature(
     inputs=({"name": "text", "type": "string", "required": True},),
     outputs=(

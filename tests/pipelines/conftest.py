@@ -31,5 +31,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     recipe.write_text(MINI, encoding="utf-8")
     home = Home(root=folder / "var")
     os.environ.pop("MLFLOW_TRACKING_URI", None)
-    summary = run_demo(home, labels=str(labels), recipe=str(recipe), requests=1500)
+    summary = run_demo(
+        home, labels=str(labels), recipe=str(recipe), language_recipe=None, requests=1500
+    )
     return {"home": home, "labels": labels, "recipe": recipe, "summary": summary}

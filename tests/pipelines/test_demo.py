@@ -12,7 +12,7 @@ from data.manifest import read_manifest
 from pipelines.demo import run_demo
 from pipelines.local import Home, load_run, new_run, run_graph, source_digest
 from pipelines.placement import local_placement
-from pipelines.train_and_deploy import train_and_deploy
+from pipelines.train_encoder import train_encoder
 
 pytestmark = pytest.mark.slow
 
@@ -104,8 +104,8 @@ def test_the_compiled_file_runs_the_same(small_run: dict[str, Any], tmp_path: Pa
     home: Home = small_run["home"]
     run = load_run(home, small_run["summary"]["run_id"])
     assert run is not None
-    path = tmp_path / "train-and-deploy.yaml"
-    compiler.Compiler().compile(train_and_deploy(local_placement(source_digest())), str(path))
+    path = tmp_path / "train-encoder.yaml"
+    compiler.Compiler().compile(train_encoder(local_placement(source_digest())), str(path))
     compiled = components.load_component_from_file(str(path))
     again = run_graph(compiled, run.arguments, new_run(home, "compiled", run.arguments), home)
     # The cache compares component, image, command and arguments: a hit means that they are equal.
@@ -121,7 +121,11 @@ def test_again_comes_from_the_cache_and_an_edit_runs_what_depends_on_it(
 ) -> None:
     home: Home = small_run["home"]
     again = run_demo(
-        home, labels=str(small_run["labels"]), recipe=str(small_run["recipe"]), requests=1500
+        home,
+        labels=str(small_run["labels"]),
+        recipe=str(small_run["recipe"]),
+        language_recipe=None,
+        requests=1500,
     )
     assert _ran(again) == set()
     assert again["evidence_id"] == small_run["summary"]["evidence_id"]
@@ -132,7 +136,11 @@ def test_again_comes_from_the_cache_and_an_edit_runs_what_depends_on_it(
             result["value"]["choices"] = ["surprise"]
     small_run["labels"].write_text(json.dumps(tasks, ensure_ascii=False), encoding="utf-8")
     edited = run_demo(
-        home, labels=str(small_run["labels"]), recipe=str(small_run["recipe"]), requests=1500
+        home,
+        labels=str(small_run["labels"]),
+        recipe=str(small_run["recipe"]),
+        language_recipe=None,
+        requests=1500,
     )
     after = {"replay-traffic", "compare-arms", "promote-model"}
     assert _ran(edited) - after == DEPEND_ON_LABELS

@@ -97,12 +97,24 @@ def test_a_wrong_placement_is_refused(tmp_path: Path, change: dict[str, Any], sa
 
 def test_submitting_needs_a_host_and_labels() -> None:
     with pytest.raises(SettingsError, match="HOST"):
-        submit_graph("", PLACEMENT, recipe="tiny", given={})
+        submit_graph("", PLACEMENT, recipe="tiny", language_recipe="language-tiny", given={})
     with pytest.raises(SettingsError, match="labels_digest"):
-        submit_graph("http://127.0.0.1:9", PLACEMENT, recipe="tiny", given={})
+        submit_graph(
+            "http://127.0.0.1:9",
+            PLACEMENT,
+            recipe="tiny",
+            language_recipe="language-tiny",
+            given={},
+        )
 
 
 def test_a_server_that_is_not_there_is_told() -> None:
     given = {"labels": "x", "labels_digest": "0"}
     with pytest.raises(SubmitError, match=r"127\.0\.0\.1"):
-        submit_graph("http://127.0.0.1:9", PLACEMENT, recipe="tiny", given=given)
+        submit_graph(
+            "http://127.0.0.1:9",
+            PLACEMENT,
+            recipe="tiny",
+            language_recipe="language-tiny",
+            given=given,
+        )

@@ -42,14 +42,14 @@ STEPS = (
 DRIVER = """
 import sys
 from pathlib import Path
-from pipelines.arguments import train_arguments
+from pipelines.arguments import encoder_arguments
 from pipelines.local import Home, new_run, run_graph, source_digest
 from pipelines.placement import local_placement
-from pipelines.train_and_deploy import train_and_deploy
+from pipelines.train_encoder import train_encoder
 home = Home(root=Path(sys.argv[1]))
-arguments = train_arguments(home, labels=sys.argv[2], recipe=sys.argv[3])
-run = new_run(home, "train-and-deploy", arguments)
-run_graph(train_and_deploy(local_placement(source_digest())), arguments, run, home)
+arguments = encoder_arguments(home, labels=sys.argv[2], recipe=sys.argv[3])
+run = new_run(home, "train-encoder", arguments)
+run_graph(train_encoder(local_placement(source_digest())), arguments, run, home)
 """
 
 

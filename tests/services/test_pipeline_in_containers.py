@@ -11,10 +11,10 @@ from docker.types import Mount
 from kfp import local
 
 from data.manifest import read_manifest
-from pipelines.arguments import gold_labels, train_arguments
+from pipelines.arguments import encoder_arguments, gold_labels
 from pipelines.local import Home, RunRecord, new_run, run_graph
 from pipelines.placement import Placement, local_placement
-from pipelines.train_and_deploy import train_and_deploy
+from pipelines.train_encoder import train_encoder
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(1800)]
 RECIPE = """
@@ -45,9 +45,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
         tasks = json.loads(gold_labels().read_bytes())[:300]
         labels.write_text(json.dumps(tasks, ensure_ascii=False), encoding="utf-8")
         recipe.write_text(RECIPE, encoding="utf-8")
-        arguments = train_arguments(home, labels=str(labels), recipe=str(recipe), threads=1)
-        record = new_run(home, "train-and-deploy", arguments)
-        graph = train_and_deploy(placement)
+        arguments = encoder_arguments(home, labels=str(labels), recipe=str(recipe), threads=1)
+        record = new_run(home, "train-encoder", arguments)
+        graph = train_encoder(placement)
         return run_graph(graph, arguments, record, home, runner=runner(home) if runner else None)
 
     yield go

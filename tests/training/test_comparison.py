@@ -8,7 +8,7 @@ from data.errors import ArtifactError, ExperimentError, SettingsError
 from data.manifest import read_manifest, write_manifest
 from serving.deployment import Arm, Deployment, write_deployment
 from serving.experiments.store import ExperimentStore, Exposure, Feedback
-from serving.registry.promotion import DEPLOYMENT_KIND
+from serving.registry.arms import DEPLOYMENT_KIND
 from training.comparison import COMPARISON_KIND, compare_arms
 from training.delivery import promote_candidate
 

@@ -1,0 +1,114 @@
+"""What a run made of a language model: for machines as JSON, for people as a table."""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from data.manifest import read_manifest
+from pipelines.local import RunRecord
+
+SHOWN: Final = {
+    "obeyed": "answers that obey their form",
+    "raw_obeyed": "the same, decoded freely",
+    "task_score": "score over all tasks",
+    "sentiment_macro_f1": "sentiment, macro-F1",
+    "category_macro_f1": "category of each clause, macro-F1",
+    "summary_category_macro_f1": "category in whole summaries, macro-F1",
+    "summary_evidence_verbatim": "evidence that is verbatim",
+}
+MODELS: Final = ("candidate", "parent")
+NOT_BY_VLLM: Final = (
+    "this run answered in process; a vLLM that serves the model says what it computes with "
+    "(make serve-llm)"
+)
+
+
+def language_summary(run: RunRecord) -> dict[str, Any]:
+    """What the run made, as one JSON for machines.
+
+    Raises:
+        SettingsError: a step has not run.
+        ArtifactError: an artifact was altered.
+    """
+    gate = _json(run.artifact("gate-llm", "gate") / "gate.json")
+    measured = _json(run.artifact("evaluate-llm", "evaluation") / "metrics.json")
+    registration = _json(run.artifact("register-llm", "registration") / "registration.json")
+    deployment = run.artifact("deploy-llm", "deployment")
+    targets = read_manifest(run.artifact("build-targets", "targets")).facts
+    trained = read_manifest(run.artifact("train-llm", "adapter")).facts
+    folders = {
+        "candidate": run.artifact("quantize-llm", "quantized"),
+        "parent": run.artifact("merge-llm", "merged"),
+    }
+    versions = {each["manifest_digest"]: each for each in registration["versions"]}
+    return {
+        "targets": {key: targets[key] for key in ("examples", "restaurants", "quarantined")},
+        "training": {key: trained[key] for key in ("tokens_per_s", "quantized_base", "lengths")},
+        "models": [
+            _model(role, folder, versions, measured["metrics"][role])
+            for role, folder in folders.items()
+        ],
+        "nulls": {
+            name: figures
+            for name, figures in measured["metrics"].items()
+            if measured["models"][name]["kind"] == "null"
+        },
+        "over_nulls": measured["over_nulls"],
+        "gate": {key: gate[key] for key in ("verdict", "reason", "recovery", "checks", "limits")},
+        "registration": registration["note"],
+        "deployment": str(deployment) if (deployment / "models").is_dir() else None,
+    }
+
+
+def _model(
+    role: str, folder: Path, versions: dict[str, Any], metrics: dict[str, Any]
+) -> dict[str, Any]:
+    manifest = read_manifest(folder)
+    version = versions[manifest.digest]
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return {
+        "role": role,
+        **{key: version[key] for key in ("name", "version", "alias", "parent", "format")},
+        "bytes": weights,
+        "metrics": metrics,
+        "kernel": None,
+        "kernel_reason": NOT_BY_VLLM,
+    }
+
+
+def show_language(console: Console, summary: dict[str, Any]) -> None:
+    """The short table at the end."""
+    table = Table(
+        "",
+        *(f"{model['format']} ({model['bytes'] / 1e6:.1f} MB)" for model in summary["models"]),
+        *summary["nulls"],
+        title="Language model, on restaurants that training never saw",
+        title_justify="left",
+    )
+    for figure, title in SHOWN.items():
+        cells = [shown_figure(model["metrics"].get(figure)) for model in summary["models"]]
+        cells += [shown_figure(null.get(figure)) for null in summary["nulls"].values()]
+        table.add_row(title, *cells)
+    console.print(table)
+    recovered = summary["gate"]["recovery"]
+    told = "" if recovered is None else f" INT8 recovers {shown_figure(recovered)} of its parent."
+    console.print(
+        f"Gate: [bold]{summary['gate']['verdict']}[/]: {summary['gate']['reason']}.{told}"
+    )
+    console.print(summary["registration"])
+
+
+def shown_figure(figure: dict[str, Any] | None) -> str:
+    """A figure with its interval, or a dash."""
+    if not figure or figure.get("value") is None:
+        return "–"
+    if figure.get("low") is None:
+        return f"{figure['value']:.3f}"
+    return f"{figure['value']:.3f}\n[{figure['low']:.2f}, {figure['high']:.2f}]"
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_bytes())
