@@ -1,4 +1,9 @@
+"""The contract of reviews, labels and predictions: what is a record, and what is refused."""
+
 import itertools
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import jsonschema
@@ -14,35 +19,18 @@ from data.contract import (
     EMOTIONS,
     INTENSITIES,
     KOREAN,
-    MAX_BULLET_CHARACTERS,
-    MAX_BULLETS,
-    MAX_CITATIONS,
-    MAX_CLAIM_CHARACTERS,
-    MAX_DISTINCT,
-    MAX_OVERALL_CHARACTERS,
-    MAX_REPRESENTATIVE,
     MAX_REVIEW_CHARACTERS,
-    MAX_SENTENCE_CHARACTERS,
-    MAX_SPAN_CHARACTERS,
     PHENOMENA,
     POLARITIES,
     SENTIMENTS,
-    AspectPrediction,
-    AspectSummary,
-    Bullet,
     CategorySummary,
-    Citation,
     EmotionsPrediction,
     Evidence,
-    IntensityPrediction,
     Label,
     LabelledReview,
     Prediction,
     Restaurant,
-    RestaurantSummary,
     Review,
-    SentimentPrediction,
-    Strength,
     Strengths,
     aspect_polarity,
     check_contract_version,
@@ -50,42 +38,8 @@ from data.contract import (
 )
 from data.errors import ContractError
 
-LABEL = {
-    "sentiment": "negative",
-    "intensity": -1,
-    "emotions": ["anger", "joy"],
-    "aspects": {"price": "negative", "food": "mixed"},
-    "evidence": [
-        {"aspect": "food", "polarity": "positive", "start": 0, "end": 2, "text": "맛은"},
-        {"aspect": "price", "polarity": "negative", "start": 3, "end": 5, "text": "비싸"},
-    ],
-    "phenomena": ["mixed", "slang"],
-}
-CITATION = {"review_id": "r1", "span": "맛은"}
-BULLET = {"text": "맛이 좋다", "polarity": "positive", "evidence": [CITATION]}
-ASPECT_SUMMARY = {"polarity": "positive", "sentence": "맛이 좋다는 평이다.", "bullets": [BULLET]}
-SUMMARY = {"overall": "맛이 좋은 집이다.", "aspects": {"food": ASPECT_SUMMARY}}
-STRENGTH = {"aspect": "food", "claim": "오래 끓여 진한 국물이 좋다", "evidence": [CITATION]}
-STRENGTHS = {"representative": [STRENGTH], "distinct": []}
-
-
-def a_prediction() -> Prediction:
-    return Prediction(
-        sentiment=SentimentPrediction(
-            label="neutral", probabilities=dict.fromkeys(SENTIMENTS, 1 / 3)
-        ),
-        intensity=IntensityPrediction(
-            label=0, expected=0.0, probabilities=dict.fromkeys(INTENSITIES, 0.2)
-        ),
-        emotions=EmotionsPrediction(labels=(), scores=dict.fromkeys(EMOTIONS, 0.1)),
-        aspects={
-            aspect: AspectPrediction(
-                label="absent", probabilities=dict.fromkeys(ASPECT_STATES, 0.2)
-            )
-            for aspect in ASPECTS
-        },
-        windows=1,
-    )
+EXAMPLES = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("contract_examples.py"))))
+LABEL = EXAMPLES.LABEL
 
 
 @pytest.mark.parametrize(
@@ -257,7 +211,7 @@ def test_a_probability_is_between_0_and_1(value):
 
 
 def test_a_prediction_is_read_back_from_its_own_json():
-    prediction = a_prediction()
+    prediction = EXAMPLES.a_prediction()
     assert Prediction.model_validate_json(prediction.model_dump_json()) == prediction
     text = prediction.model_dump_json().replace('"-2":', '"-7":')
     with pytest.raises(ValidationError, match="-7"):
@@ -280,9 +234,9 @@ def test_json_schemas_take_what_the_records_write_and_refuse_the_rest():
         "LabelledReview": LabelledReview.model_validate(
             {"review": review, "label": LABEL}
         ).model_dump(mode="json"),
-        "Prediction": a_prediction().model_dump(mode="json"),
-        "CategorySummary": CategorySummary.model_validate(SUMMARY).model_dump(mode="json"),
-        "Strengths": Strengths.model_validate(STRENGTHS).model_dump(mode="json"),
+        "Prediction": EXAMPLES.a_prediction().model_dump(mode="json"),
+        "CategorySummary": CategorySummary.model_validate(EXAMPLES.SUMMARY).model_dump(mode="json"),
+        "Strengths": Strengths.model_validate(EXAMPLES.STRENGTHS).model_dump(mode="json"),
     }
     assert set(schemas) == set(good)
     for name, schema in schemas.items():
@@ -307,97 +261,6 @@ def test_the_labels_json_schema_holds_the_closed_sets(bad):
     validator = jsonschema.Draft202012Validator(json_schemas()["Label"])
     assert list(validator.iter_errors(LABEL)) == []
     assert [error.path[0] for error in validator.iter_errors(LABEL | bad)] == list(bad)
-
-
-@pytest.mark.parametrize(
-    ("record", "good", "field", "longest"),
-    [
-        (Citation, CITATION, "span", MAX_SPAN_CHARACTERS),
-        (Bullet, BULLET, "text", MAX_BULLET_CHARACTERS),
-        (AspectSummary, ASPECT_SUMMARY, "sentence", MAX_SENTENCE_CHARACTERS),
-        (CategorySummary, SUMMARY, "overall", MAX_OVERALL_CHARACTERS),
-        (Strength, STRENGTH, "claim", MAX_CLAIM_CHARACTERS),
-    ],
-)
-def test_words_of_a_summary_have_a_length(record, good, field, longest):
-    assert getattr(record.model_validate(good | {field: "가" * longest}), field)
-    for text in ("", "가" * (longest + 1)):
-        with pytest.raises(ValidationError) as refused:
-            record.model_validate(good | {field: text})
-        assert refused.value.errors()[0]["loc"] == (field,)
-
-
-@pytest.mark.parametrize(
-    ("record", "good", "field", "item", "most"),
-    [
-        (Bullet, BULLET, "evidence", CITATION, MAX_CITATIONS),
-        (AspectSummary, ASPECT_SUMMARY, "bullets", BULLET, MAX_BULLETS),
-        (Strength, STRENGTH, "evidence", CITATION, MAX_CITATIONS),
-        (Strengths, STRENGTHS, "representative", STRENGTH, MAX_REPRESENTATIVE),
-        (Strengths, STRENGTHS, "distinct", STRENGTH, MAX_DISTINCT),
-    ],
-)
-def test_lists_of_a_summary_have_an_end(record, good, field, item, most):
-    assert len(getattr(record.model_validate(good | {field: [item] * most}), field)) == most
-    with pytest.raises(ValidationError, match=field):
-        record.model_validate(good | {field: [item] * (most + 1)})
-
-
-@pytest.mark.parametrize(("record", "good"), [(Bullet, BULLET), (Strength, STRENGTH)])
-def test_what_is_claimed_rests_on_a_citation(record, good):
-    with pytest.raises(ValidationError, match="evidence"):
-        record.model_validate(good | {"evidence": []})
-
-
-@pytest.mark.parametrize("polarities", [["positive"], ["negative", "positive"], ["neutral"]])
-def test_the_polarity_of_a_summary_follows_from_its_bullets(polarities):
-    bullets = [BULLET | {"polarity": polarity} for polarity in polarities]
-    expected = aspect_polarity(set(polarities))
-    for polarity in get_args(contract.AspectPolarity):
-        values = ASPECT_SUMMARY | {"polarity": polarity, "bullets": bullets}
-        if polarity == expected:
-            assert AspectSummary.model_validate(values).polarity == polarity
-        else:
-            with pytest.raises(ValidationError, match=f"polarity is '{polarity}'.*'{expected}'"):
-                AspectSummary.model_validate(values)
-
-
-def test_a_summary_without_bullets_keeps_its_polarity():
-    values = ASPECT_SUMMARY | {"polarity": "mixed", "bullets": []}
-    assert AspectSummary.model_validate(values).polarity == "mixed"
-
-
-def test_aspects_of_a_summary_stand_in_the_taxonomys_order():
-    others = {"price": ASPECT_SUMMARY, "service": ASPECT_SUMMARY, "food": ASPECT_SUMMARY}
-    summary = CategorySummary.model_validate(SUMMARY | {"aspects": others})
-    assert list(summary.aspects) == ["food", "service", "price"]
-    assert CategorySummary.model_validate_json(summary.model_dump_json()) == summary
-    with pytest.raises(ValidationError, match="parking"):
-        CategorySummary.model_validate(SUMMARY | {"aspects": {"parking": ASPECT_SUMMARY}})
-
-
-def test_a_restaurants_summary_is_read_back_from_its_own_json():
-    values = {"restaurant_id": "s1", "summary": SUMMARY, "strengths": STRENGTHS}
-    written = RestaurantSummary.model_validate(values)
-    assert RestaurantSummary.model_validate_json(written.model_dump_json()) == written
-    assert written.strengths.representative[0].evidence[0].span == "맛은"
-    with pytest.raises(ValidationError, match="Extra inputs"):
-        RestaurantSummary.model_validate(values | {"stars": 5})
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        SUMMARY | {"overall": ""},
-        SUMMARY | {"aspects": {"parking": ASPECT_SUMMARY}},
-        SUMMARY | {"aspects": {"food": ASPECT_SUMMARY | {"bullets": [BULLET | {"evidence": []}]}}},
-        SUMMARY | {"aspects": {"food": ASPECT_SUMMARY | {"bullets": [BULLET] * 6}}},
-    ],
-)
-def test_the_summarys_json_schema_holds_the_limits(bad):
-    validator = jsonschema.Draft202012Validator(json_schemas()["CategorySummary"])
-    assert validator.is_valid(SUMMARY)
-    assert not validator.is_valid(bad)
 
 
 def test_versions_of_the_same_major_are_read():

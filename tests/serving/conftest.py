@@ -1,25 +1,30 @@
-"""Real parts made small: an untrained ELECTRA as an ONNX folder, and a gateway in a process."""
+"""Real parts made small: untrained models, vLLM's settings changed, and a gateway in a process."""
 
 import functools
 import os
+import runpy
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from data.contract import CONTRACT_VERSION
 from data.manifest import write_manifest
 from serving.deployment import Arm, Deployment, write_deployment
 from serving.model_folder import MODEL_KIND, ModelFormat, ModelSpec, write_spec
+from serving.vllm_settings import DEFAULT_PATH, LaunchSettings, read_launch
 
+MAKER = Path(__file__).parents[1] / "tiny_language_model.py"
 WORDS = ["맛", "##있", "##어요", "별", "##로", "불친절", "친절", "국물", "존맛", "대기", "!", "."]
 MakeModel = Callable[[str, int], Path]
 
@@ -135,6 +140,61 @@ def deployment(tiny_models: dict[str, Path]) -> Deployment:
             for name, version in (("champion", "1"), ("challenger", "2"))
         ),
     )
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Any:
+    """The makers of tests/tiny_language_model.py."""
+    return SimpleNamespace(**runpy.run_path(str(MAKER)))
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen3, float32, with a context of 1,024 tokens."""
+    folder = tmp_path_factory.mktemp("language") / "base"
+    tiny.write_model(folder)
+    return folder
+
+
+@pytest.fixture
+def write_launch(tmp_path: Path) -> Callable[[Mapping[str, Any]], Path]:
+    """Writes the house's settings of vLLM with some changed; a key's dots lead into sections."""
+
+    def write(changes: Mapping[str, Any]) -> Path:
+        settings = yaml.safe_load(DEFAULT_PATH.read_text(encoding="utf-8"))
+        for key, value in changes.items():
+            *parents, last = key.split(".")
+            section = settings
+            for name in parents:
+                section = section[name]
+            section[last] = value
+        path = tmp_path / "vllm.yaml"
+        path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def launch(write_launch: Callable[[Mapping[str, Any]], Path]) -> Callable[..., LaunchSettings]:
+    """The house's settings with some changed; two underscores stand for a dot."""
+
+    def read(profile: str | None = None, **changes: Any) -> LaunchSettings:
+        dotted = {name.replace("__", "."): value for name, value in changes.items()}
+        return read_launch(write_launch(dotted), profile=profile)
+
+    return read
+
+
+@pytest.fixture
+def option() -> Callable[[list[str], str], str]:
+    """Reads the value of an option that is given once."""
+
+    def value(arguments: list[str], name: str) -> str:
+        assert arguments.count(name) == 1
+        return arguments[arguments.index(name) + 1]
+
+    return value
 
 
 class RunningGateway:

@@ -1,9 +1,9 @@
+"""A language model's folder is loaded as it was saved, its adapter laid on it, or it is refused."""
+
 import json
-import runpy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,38 +16,25 @@ from serving.adapter_folder import read_adapter
 from serving.language_folder import ADAPTER_KIND
 from serving.language_model import load_language_model
 
-MAKER = Path(__file__).parents[1] / "tiny_language_model.py"
 Change = Callable[[Path], object]
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Any:
-    return SimpleNamespace(**runpy.run_path(str(MAKER)))
-
-
-@pytest.fixture(scope="module")
-def base(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("language") / "base"
-    tiny.write_model(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def int8(tiny: Any, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def int8(tiny: Any, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("language") / "int8"
-    tiny.write_quantized(folder, base)
+    tiny.write_quantized(folder, tiny_base)
     return folder
 
 
 @pytest.fixture
-def adapter(tiny: Any, base: Path, tmp_path: Path) -> Path:
-    tiny.write_adapter(tmp_path / "adapter", base)
+def adapter(tiny: Any, tiny_base: Path, tmp_path: Path) -> Path:
+    tiny.write_adapter(tmp_path / "adapter", tiny_base)
     return tmp_path / "adapter"
 
 
 @pytest.fixture
-def copy(base: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(base, tmp_path / "copy"))
+def copy(tiny_base: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_base, tmp_path / "copy"))
 
 
 def edit_json(path: Path, **values: Any) -> None:
@@ -60,9 +47,9 @@ def edit_weights(path: Path, change: Callable[[dict[str, torch.Tensor]], object]
     save_file(weights, path, metadata={"format": "pt"})
 
 
-def test_a_model_is_loaded_as_it_was_saved(base: Path) -> None:
-    loaded = load_language_model(base)
-    stored = load_file(base / "model.safetensors")
+def test_a_model_is_loaded_as_it_was_saved(tiny_base: Path) -> None:
+    loaded = load_language_model(tiny_base)
+    stored = load_file(tiny_base / "model.safetensors")
     assert set(stored) <= set(loaded.model.state_dict())
     for name, weight in stored.items():
         assert torch.equal(loaded.model.state_dict()[name], weight)
@@ -138,7 +125,7 @@ def test_a_tokenizer_that_the_model_has_no_rows_for_is_refused(tiny: Any, copy: 
         load_language_model(copy)
 
 
-def test_int8_is_computed_as_stored(base: Path, int8: Path) -> None:
+def test_int8_is_computed_as_stored(tiny_base: Path, int8: Path) -> None:
     model = load_language_model(int8).model
     stored = load_file(int8 / "model.safetensors")
     layer = model.model.layers[1].mlp.down_proj
@@ -186,8 +173,8 @@ def last_logits(folder: Path, adapter: Path | None = None) -> torch.Tensor:
     return logits
 
 
-def test_an_adapter_is_what_its_matrices_say(base: Path, adapter: Path) -> None:
-    plain = load_language_model(base).model
+def test_an_adapter_is_what_its_matrices_say(tiny_base: Path, adapter: Path) -> None:
+    plain = load_language_model(tiny_base).model
     lora = load_file(adapter / "adapter_model.safetensors")
     for name, down in lora.items():
         if "lora_A" in name:
@@ -196,8 +183,8 @@ def test_an_adapter_is_what_its_matrices_say(base: Path, adapter: Path) -> None:
             plain.get_submodule(path).weight.data += (16 / 8) * up @ down
     with torch.inference_mode():
         expected = plain(torch.tensor([[1, 40, 41, 42]])).logits[0, -1]
-    torch.testing.assert_close(last_logits(base, adapter), expected, rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(last_logits(base), expected, atol=1e-2)
+    torch.testing.assert_close(last_logits(tiny_base, adapter), expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(last_logits(tiny_base), expected, atol=1e-2)
 
 
 def test_an_adapter_may_lie_on_its_bases_int8(int8: Path, adapter: Path) -> None:
@@ -214,11 +201,11 @@ def test_an_adapter_may_lie_on_its_bases_int8(int8: Path, adapter: Path) -> None
     ],
 )
 def test_an_adapter_of_another_base_or_tokenizer_is_refused(
-    base: Path, adapter: Path, facts: dict[str, Any], reason: str
+    tiny_base: Path, adapter: Path, facts: dict[str, Any], reason: str
 ) -> None:
     write_manifest(adapter, ADAPTER_KIND, read_manifest(adapter).facts | facts)
     with pytest.raises(ArtifactError, match=reason):
-        load_language_model(base, adapter=adapter)
+        load_language_model(tiny_base, adapter=adapter)
 
 
 def test_an_adapter_of_another_models_int8_is_refused(
@@ -248,17 +235,17 @@ def double(weights: dict[str, torch.Tensor]) -> None:
     ],
 )
 def test_an_adapter_that_is_not_right_is_refused(
-    base: Path, adapter: Path, change: Change, reason: str
+    tiny_base: Path, adapter: Path, change: Change, reason: str
 ) -> None:
     facts = read_manifest(adapter).facts
     change(adapter)
     write_manifest(adapter, ADAPTER_KIND, facts)
     with pytest.raises(ArtifactError, match=reason):
-        load_language_model(base, adapter=adapter)
+        load_language_model(tiny_base, adapter=adapter)
 
 
-def test_a_model_is_no_adapter_and_an_adapter_no_model(base: Path, adapter: Path) -> None:
+def test_a_model_is_no_adapter_and_an_adapter_no_model(tiny_base: Path, adapter: Path) -> None:
     with pytest.raises(ArtifactError, match="expected 'language_adapter'"):
-        load_language_model(base, adapter=base)
+        load_language_model(tiny_base, adapter=tiny_base)
     with pytest.raises(ArtifactError, match="expected 'language_model'"):
         load_language_model(adapter)

@@ -23,7 +23,6 @@ from serving.routing import points_of_labels
 from serving.summaries import ANSWER_TOKENS, SummaryOutcome, summarise
 
 FAKES = Path(__file__).parents[1] / "fake_language.py"
-TINY = Path(__file__).parents[1] / "tiny_language_model.py"
 GOLD = Path(__file__).parents[2] / "data" / "gold" / "reviews.json"
 TEXTS = {
     "r1": "국물이 맛있어요. 사장님이 친절해요",
@@ -133,9 +132,8 @@ class Routed:
         return await (self.by_keyword if labels else self.real).complete(requests)
 
 
-def test_a_real_model_that_has_learnt_nothing_is_held_to_what_it_cites(engine, tmp_path):
-    runpy.run_path(str(TINY))["write_model"](tmp_path)
-    real = TransformersChatEngine.load(tmp_path, threads=1)
+def test_a_real_model_that_has_learnt_nothing_is_held_to_what_it_cites(engine, tiny_base):
+    real = TransformersChatEngine.load(tiny_base, threads=1)
     try:
         assert set(run(real).routed) == set(TEXTS)
         outcome = run(Routed(engine, real))

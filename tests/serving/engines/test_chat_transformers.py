@@ -1,10 +1,13 @@
+"""An engine in this process: its answers, its batches, and what harms no other."""
+
 import asyncio
 import itertools
 import json
+import runpy
 import shutil
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,74 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data.answers import ANSWERS, decoding_schema, read_answer
-from data.clauses import split_clauses
+from data.answers import ANSWERS, read_answer
 from data.errors import ArtifactError
-from data.prompts import Message, Point, aspect_prompt, labels_prompt
+from data.prompts import Message
 from serving.engines.chat import ChatAnswer, ChatRequest
 from serving.engines.chat_transformers import TransformersChatEngine, plan_batches
-from serving.engines.constrained import Row, RowsDone
 from serving.language_folder import CHAT_TEMPLATE_NAME
 
-REVIEWS = [
-    "국물이 진해요",
-    "직원이 불친절하고 대기가 길어요. 그래도 고기는 부드러워요!",
-    "ㅠㅠ",
-    "가격이 비싸요. 다시는 안 가요. 주차도 어렵고 화장실도 지저분했어요.",
-    "존맛 JMT 👍",
-]
-
-
-def ask(review: str, **options: Any) -> ChatRequest:
-    """The labels task over one review, constrained."""
-    clauses = split_clauses(review)
-    given = {"schema": decoding_schema("labels", len(clauses)), "max_tokens": 400} | options
-    return ChatRequest(labels_prompt(clauses), **given)
-
-
-def free(review: str, **options: Any) -> ChatRequest:
-    return ask(review, **{"schema": None, "max_tokens": 12} | options)
-
-
-def answers(engine: TransformersChatEngine, *requests: ChatRequest) -> list[ChatAnswer]:
-    return asyncio.run(engine.complete(requests))
-
-
-@pytest.fixture(scope="module")
-def engine(tiny_base: Path) -> Iterator[TransformersChatEngine]:
-    loaded = TransformersChatEngine.load(tiny_base, threads=1)
-    yield loaded
-    loaded.close()
-
-
-def test_every_finished_answer_obeys_its_schema(engine: TransformersChatEngine) -> None:
-    said = answers(engine, *(ask(review, max_tokens=700) for review in REVIEWS))
-    assert [answer.finish_reason for answer in said] == ["stop"] * len(REVIEWS)
-    for review, answer in zip(REVIEWS, said, strict=True):
-        reading = read_answer(ANSWERS["labels"], answer.text, len(split_clauses(review)))
-        assert reading.obeyed, answer.text
-        # Compact, as training writes it, so that every token says something.
-        value = json.loads(answer.text)
-        assert answer.text == json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def test_what_is_cited_exists(engine: TransformersChatEngine) -> None:
-    points = [Point(f"r{n}", "국물이 진해요", "food", "positive") for n in range(3)]
-    [answer] = answers(
-        engine,
-        ChatRequest(
-            aspect_prompt("food", points), schema=decoding_schema("aspect", 3), max_tokens=800
-        ),
-    )
-    cited = [ref for b in json.loads(answer.text)["bullets"] for ref in b["evidence"]]
-    assert cited
-    assert set(cited) <= {"#1", "#2", "#3"}
-
-
-def test_the_model_alone_would_say_no_json(engine: TransformersChatEngine) -> None:
-    for answer in answers(engine, *(free(review) for review in REVIEWS)):
-        with pytest.raises(json.JSONDecodeError):
-            json.loads(answer.text)
+CHAT = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("chat_requests.py"))))
+REVIEWS, ask, free, answers = CHAT.REVIEWS, CHAT.ask, CHAT.free, CHAT.answers
 
 
 def test_it_chooses_what_transformers_chooses(
@@ -165,61 +109,6 @@ def test_a_bad_request_harms_no_other(
 
 def test_no_requests_are_no_answers(engine: TransformersChatEngine) -> None:
     assert answers(engine) == []
-
-
-def test_sampling_depends_on_its_seed_alone(engine: TransformersChatEngine) -> None:
-    warm = free(REVIEWS[0], temperature=1.0, seed=7)
-    other = free(REVIEWS[0], temperature=1.0, seed=8)
-    greedy = free(REVIEWS[0])
-    alone = answers(engine, warm)[0].text
-    [first, second, third] = answers(engine, other, warm, greedy)
-    assert second.text == alone
-    assert len({first.text, second.text, third.text}) == 3
-    unseeded = answers(engine, *[free(REVIEWS[0], temperature=1.5)] * 4)
-    assert len({answer.text for answer in unseeded}) > 1
-
-
-def test_samples_are_drawn_as_likely_as_the_model_says(engine: TransformersChatEngine) -> None:
-    schema = {"enum": ["a", "b"]}
-    drawn = answers(
-        engine,
-        *(free("ㅠㅠ", schema=schema, temperature=1.0, seed=seed) for seed in range(300)),
-    )
-    share = sum(answer.text == '"a"' for answer in drawn) / len(drawn)
-    expected = _probability_of_a(engine)
-    assert 0.02 < expected < 0.98
-    assert abs(share - expected) < 4 * (expected * (1 - expected) / len(drawn)) ** 0.5
-    assert {answer.text for answer in drawn} == {'"a"', '"b"'}
-
-
-def _probability_of_a(engine: TransformersChatEngine) -> float:
-    """By the chain rule, over every spelling in tokens of the two answers."""
-    tokenizer, model = engine._loaded.tokenizer, engine._loaded.model
-    prompt = tokenizer.apply_chat_template(
-        list(free("ㅠㅠ").messages), add_generation_prompt=True, return_dict=False
-    )
-    spelling = {token: tokenizer.decode([token]) for token in range(len(tokenizer))}
-    weight = {"a": 0.0, "b": 0.0}
-
-    def visit(ids: list[int], said: str, probability: float) -> None:
-        whole = {'"a"': "a", '"b"': "b"}.get(said)
-        if whole:
-            weight[whole] += probability
-            return
-        with torch.inference_mode():
-            scores = model(torch.tensor([ids])).logits[0, -1]
-        may = [
-            token
-            for token, text in spelling.items()
-            if text and any(answer.startswith(said + text) for answer in ('"a"', '"b"'))
-        ]
-        chances = scores[may].softmax(0).tolist()
-        for token, chance in zip(may, chances, strict=True):
-            visit([*ids, token], said + spelling[token], probability * chance)
-
-    visit(list(prompt), "", 1.0)
-    assert sum(weight.values()) == pytest.approx(1)
-    return weight["a"]
 
 
 def test_the_checkpoints_advice_on_sampling_is_not_followed(
@@ -327,15 +216,6 @@ def test_callers_take_turns_and_one_who_leaves_is_forgotten(engine: Transformers
         return await asyncio.gather(*staying)
 
     assert asyncio.run(scene()) == [answers(engine, ask(review)) for review in REVIEWS[:2]]
-
-
-def test_stopping_ends_every_row() -> None:
-    stop = threading.Event()
-    done = RowsDone([Row(None, 9), Row(None, 1)], frozenset({2}), stop)
-    ids = torch.tensor([[5], [5]])
-    assert done(ids, None).tolist() == [False, True]
-    stop.set()
-    assert done(ids, None).tolist() == [True, True]
 
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 200))

@@ -1,4 +1,4 @@
-"""A gateway of language models in this process, and the server that stands in for vLLM."""
+"""A gateway of language models in this process, what it is asked, and a stand-in for vLLM."""
 
 import functools
 import runpy
@@ -89,3 +89,48 @@ def exposures(tmp_path: Path) -> Callable[[], list[dict[str, Any]]]:
         return found
 
     return read
+
+
+@pytest.fixture(scope="session")
+def turn() -> dict[str, str]:
+    """What a caller says in a chat."""
+    return {"role": "user", "content": "국물이 진하다는 후기의 감성은?"}
+
+
+@pytest.fixture(scope="session")
+def chat(turn: dict[str, str]) -> Callable[..., httpx.Response]:
+    """Asks OpenAI's chats with one turn; what is named is added."""
+
+    def ask(client: httpx.Client, headers: Any = None, **more: Any) -> httpx.Response:
+        body = {"messages": [turn]} | more
+        return client.post("/v1/chat/completions", json=body, headers=headers)
+
+    return ask
+
+
+@pytest.fixture(scope="session")
+def analyze() -> Callable[..., httpx.Response]:
+    """Has reviews analysed; what is named is added."""
+
+    def ask(client: httpx.Client, *texts: object, **more: object) -> httpx.Response:
+        body = {"reviews": [{"text": text} for text in texts]} | more
+        return client.post("/v1/analyze", json=body)
+
+    return ask
+
+
+@pytest.fixture(scope="session")
+def assert_error() -> Callable[..., str]:
+    """Asserts that an answer is an error in the one shape of all errors; gives its message."""
+
+    def check(answer: httpx.Response, status: int, code: str, field: str | None = None) -> str:
+        assert answer.status_code == status, answer.text
+        body = answer.json()
+        assert set(body) == {"error"}
+        error = body["error"]
+        assert error["code"] == code
+        assert error.get("field") == field
+        assert error["request_id"] == answer.headers["X-Request-Id"]
+        return str(error["message"])
+
+    return check

@@ -14,22 +14,9 @@ import orjson
 from data.manifest import canonical_digest
 
 
-def analyze(client: httpx.Client, *texts: object, **more: object) -> httpx.Response:
-    return client.post("/v1/analyze", json={"reviews": [{"text": text} for text in texts]} | more)
-
-
-def assert_error(answer: httpx.Response, status: int, code: str, field: str | None = None) -> str:
-    assert answer.status_code == status, answer.text
-    body = answer.json()
-    assert set(body) == {"error"}
-    error = body["error"]
-    assert error["code"] == code
-    assert error.get("field") == field
-    assert error["request_id"] == answer.headers["X-Request-Id"]
-    return str(error["message"])
-
-
-def test_a_body_too_large_is_a_413_declared_or_not(deployment, start_gateway):
+def test_a_body_too_large_is_a_413_declared_or_not(
+    deployment, start_gateway, analyze, assert_error
+):
     large = orjson.dumps({"reviews": [{"text": "가" * 100_000}]})
 
     def pieces():
@@ -55,7 +42,9 @@ def test_a_body_that_does_not_come_is_a_408(deployment, start_gateway):
             assert slow.recv(1_000).startswith(b"HTTP/1.1 408")
 
 
-def test_too_many_at_once_get_a_429_and_the_others_an_answer(deployment, start_gateway):
+def test_too_many_at_once_get_a_429_and_the_others_an_answer(
+    deployment, start_gateway, analyze, assert_error
+):
     text = "국물 맛있어요 " * 1_200
 
     def send(url: str) -> httpx.Response:
@@ -145,7 +134,9 @@ def test_a_terminated_gateway_answers_what_it_took(deployment, start_gateway, tm
     assert kept == 20 * len(answered)
 
 
-def test_another_model_than_was_deployed_is_not_ready(deployment, start_gateway):
+def test_another_model_than_was_deployed_is_not_ready(
+    deployment, start_gateway, analyze, assert_error
+):
     wrong = canonical_digest("another")
     arms = tuple(arm.model_copy(update={"manifest_digest": wrong}) for arm in deployment.arms)
     other = deployment.model_copy(update={"arms": arms})

@@ -35,21 +35,6 @@ def gateway(deployment, run_gateway, folder):
         yield client
 
 
-def analyze(client: httpx.Client, *texts: object, **more: object) -> httpx.Response:
-    return client.post("/v1/analyze", json={"reviews": [{"text": text} for text in texts]} | more)
-
-
-def assert_error(answer: httpx.Response, status: int, code: str, field: str | None = None) -> str:
-    assert answer.status_code == status, answer.text
-    body = answer.json()
-    assert set(body) == {"error"}
-    error = body["error"]
-    assert error["code"] == code
-    assert error.get("field") == field
-    assert error["request_id"] == answer.headers["X-Request-Id"]
-    return str(error["message"])
-
-
 def read_prediction(raw: dict[str, Any]) -> Prediction:
     # JSON has no integer keys.
     steps = {int(step): p for step, p in raw["intensity"]["probabilities"].items()}
@@ -58,7 +43,7 @@ def read_prediction(raw: dict[str, Any]) -> Prediction:
     )
 
 
-def test_from_an_answer_to_an_outcome(gateway, deployment, folder):
+def test_from_an_answer_to_an_outcome(gateway, deployment, folder, assert_error):
     answer = gateway.post(
         "/v1/analyze",
         json={
@@ -104,7 +89,7 @@ def test_from_an_answer_to_an_outcome(gateway, deployment, folder):
     assert b"account-1" not in kept
 
 
-def test_a_bad_item_never_fails_the_batch(gateway):
+def test_a_bad_item_never_fails_the_batch(gateway, assert_error):
     good = {"text": "맛있어요", "review_id": "good"}
     bad = [
         ({"text": ""}, "text_empty", "text"),
@@ -136,7 +121,7 @@ def test_a_bad_item_never_fails_the_batch(gateway):
     assert_error(feedback, 404, "unknown_answer")
 
 
-def test_strange_texts_are_answered_and_never_logged(deployment, start_gateway):
+def test_strange_texts_are_answered_and_never_logged(deployment, start_gateway, analyze):
     with start_gateway(deployment) as running, httpx.Client(base_url=running.url) as client:
         together = analyze(client, *NASTY, unit="same")
         assert [item["status"] for item in together.json()["results"]] == ["ok"] * len(NASTY)
@@ -154,7 +139,7 @@ def test_strange_texts_are_answered_and_never_logged(deployment, start_gateway):
     assert "Traceback" not in log
 
 
-def test_a_unit_stays_with_its_arm_and_arms_answer_differently(gateway):
+def test_a_unit_stays_with_its_arm_and_arms_answer_differently(gateway, analyze):
     arms = {}
     for number in range(60):
         item = analyze(gateway, "국물 존맛", unit=f"u{number % 20}").json()["results"][0]
@@ -165,7 +150,9 @@ def test_a_unit_stays_with_its_arm_and_arms_answer_differently(gateway):
     assert by_arm["champion"] != by_arm["challenger"]
 
 
-def test_a_request_sent_again_is_recorded_once_and_its_id_serves_nothing_else(gateway, folder):
+def test_a_request_sent_again_is_recorded_once_and_its_id_serves_nothing_else(
+    gateway, folder, assert_error
+):
     headers = {"X-Request-Id": "once"}
     body = {"reviews": [{"text": "맛있어요"}], "unit": "u"}
     first = gateway.post("/v1/analyze", json=body, headers=headers)
@@ -192,7 +179,7 @@ def test_a_request_sent_again_is_recorded_once_and_its_id_serves_nothing_else(ga
         ("한글".encode("euc-kr"), "invalid_utf8"),
     ],
 )
-def test_what_is_not_json_is_a_400(gateway, body, code):
+def test_what_is_not_json_is_a_400(gateway, body, code, assert_error):
     assert_error(gateway.post("/v1/analyze", content=body), 400, code)
     assert_error(gateway.post("/v1/feedback", content=body), 400, code)
 
@@ -209,7 +196,7 @@ def test_what_is_not_json_is_a_400(gateway, body, code):
         ({"reviews": [{"text": "맛"}] * 65}, "too_many_reviews", "reviews"),
     ],
 )
-def test_a_wrong_envelope_is_a_422_that_names_the_field(gateway, body, code, field):
+def test_a_wrong_envelope_is_a_422_that_names_the_field(gateway, body, code, field, assert_error):
     assert_error(gateway.post("/v1/analyze", json=body), 422, code, field)
 
 
@@ -228,12 +215,12 @@ def test_a_wrong_envelope_is_a_422_that_names_the_field(gateway, body, code, fie
         ({"sentiment": "positive", "event_id": "x" * 129}, "event_id"),
     ],
 )
-def test_wrong_feedback_is_a_422_that_names_the_field(gateway, change, field):
+def test_wrong_feedback_is_a_422_that_names_the_field(gateway, change, field, assert_error):
     answer = gateway.post("/v1/feedback", json={"request_id": "r"} | change)
     assert_error(answer, 422, "invalid_feedback", field)
 
 
-def test_ids_paths_and_methods_that_are_wrong_have_the_same_shape(gateway):
+def test_ids_paths_and_methods_that_are_wrong_have_the_same_shape(gateway, assert_error):
     assert_error(
         gateway.get("/health", headers={"X-Request-Id": "a b"}),
         400,
@@ -244,7 +231,7 @@ def test_ids_paths_and_methods_that_are_wrong_have_the_same_shape(gateway):
     assert_error(gateway.get("/v1/analyze"), 405, "method_not_allowed")
 
 
-def test_the_document_and_the_metrics_tell_what_is_there(gateway, deployment):
+def test_the_document_and_the_metrics_tell_what_is_there(gateway, deployment, analyze):
     document = gateway.get("/openapi.json").json()
     assert set(document["paths"]) == {
         "/v1/analyze",

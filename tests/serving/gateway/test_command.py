@@ -1,7 +1,6 @@
 """The gateway as a process that serves both kinds of model, the language model by a server."""
 
 import os
-import runpy
 import socket
 import subprocess
 import sys
@@ -21,7 +20,6 @@ from serving.gateway.language_arms import load_engine
 from serving.gateway.settings import ServingSettings
 from serving.language_deployment import write_language_deployment
 
-MAKER = Path(__file__).parents[2] / "tiny_language_model.py"
 REVIEWS = [
     {"review_id": "r1", "text": "국물이 맛있어요. 사장님이 친절해요"},
     {"review_id": "r2", "text": "고기가 맛있어요! 조금 비싸요"},
@@ -131,18 +129,10 @@ def test_nothing_to_serve_is_refused(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.fixture(scope="module")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Qwen3."""
-    folder = tmp_path_factory.mktemp("language") / "base"
-    runpy.run_path(str(MAKER))["write_model"](folder)
-    return folder
-
-
-def test_a_folder_on_disk_is_served_only_if_it_is_what_was_deployed(fakes, tiny_folder):
-    endpoint = {"kind": "in_process", "folder": str(tiny_folder)}
+def test_a_folder_on_disk_is_served_only_if_it_is_what_was_deployed(fakes, tiny_base):
+    endpoint = {"kind": "in_process", "folder": str(tiny_base)}
     arm = fakes.language_deployment(endpoint).arms[0]
     with pytest.raises(ArtifactError, match="the deployment names 'abababababab'"):
         load_engine(arm, ServingSettings())
-    right = arm.model_copy(update={"manifest_digest": read_manifest(tiny_folder).digest})
+    right = arm.model_copy(update={"manifest_digest": read_manifest(tiny_base).digest})
     assert load_engine(right, ServingSettings()).name.startswith("transformers")

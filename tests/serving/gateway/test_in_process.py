@@ -1,33 +1,16 @@
 """OpenAI's chats, answered by an engine in the gateway's own process."""
 
 import json
-from typing import Any
 
-import httpx
 import pytest
 
 from data.errors import EngineError
 from serving.engines.chat import ChatAnswer
 
-IN_PROCESS = {"kind": "in_process", "folder": "/models/base"}
-TURN = {"role": "user", "content": "국물이 진하다는 후기의 감성은?"}
 SCHEMA = {"enum": ["negative", "neutral", "positive"]}
 
 
-def chat(client: httpx.Client, headers: Any = None, **more: Any) -> httpx.Response:
-    body = {"messages": [TURN]} | more
-    return client.post("/v1/chat/completions", json=body, headers=headers)
-
-
-def assert_error(answer: httpx.Response, status: int, code: str, field: str | None = None) -> str:
-    assert answer.status_code == status, answer.text
-    error = answer.json()["error"]
-    assert (error["code"], error.get("field")) == (code, field)
-    assert error["request_id"] == answer.headers["X-Request-Id"]
-    return str(error["message"])
-
-
-def test_an_engine_in_process_answers_chats(start_language, engine, exposures):
+def test_an_engine_in_process_answers_chats(start_language, engine, exposures, chat, turn):
     engine.instead["감성"] = ChatAnswer('"positive"', "stop", 12, 4)
     said = {"structured_outputs": {"json": SCHEMA}, "seed": 7, "max_tokens": 9, "temperature": 0.5}
     with start_language() as client:
@@ -40,13 +23,13 @@ def test_an_engine_in_process_answers_chats(start_language, engine, exposures):
     assert choice["finish_reason"] == "stop"
     assert answer["usage"] == {"prompt_tokens": 12, "completion_tokens": 4, "total_tokens": 16}
     ((request,),) = engine.calls
-    assert request.messages == [TURN]
+    assert request.messages == [turn]
     assert (request.schema, request.seed, request.max_tokens) == (SCHEMA, 7, 9)
     assert request.temperature == 0.5
     assert len(exposures()) == 1
 
 
-def test_an_engine_in_process_streams_in_one_part(start_language, engine):
+def test_an_engine_in_process_streams_in_one_part(start_language, engine, chat):
     engine.instead["감성"] = ChatAnswer("네", "length", 12, 4)
     with start_language() as client:
         answer = chat(client, stream=True, stream_options={"include_usage": True})
@@ -72,7 +55,7 @@ def test_an_engine_in_process_streams_in_one_part(start_language, engine):
         ),
     ],
 )
-def test_an_engine_in_process_is_constrained_as_asked(start_language, engine, change, schema):
+def test_an_engine_in_process_is_constrained_as_asked(start_language, engine, change, schema, chat):
     with start_language() as client:
         assert chat(client, **change).status_code == 200
     assert engine.calls[0][0].schema == schema
@@ -88,14 +71,18 @@ def test_an_engine_in_process_is_constrained_as_asked(start_language, engine, ch
         ({"structured_outputs": {"regex": "a+"}}, "structured_outputs"),
     ],
 )
-def test_what_an_engine_in_process_does_not_heed_is_refused(start_language, change, field):
+def test_what_an_engine_in_process_does_not_heed_is_refused(
+    start_language, change, field, chat, assert_error
+):
     with start_language() as client:
         assert_error(chat(client, **change), 422, "unsupported_field", field)
         completion = client.post("/v1/completions", json={"prompt": "국물이"})
         assert_error(completion, 422, "unsupported_field", "prompt")
 
 
-def test_an_engine_in_process_that_refuses_or_fails(start_language, engine, exposures):
+def test_an_engine_in_process_that_refuses_or_fails(
+    start_language, engine, exposures, chat, assert_error
+):
     with start_language() as client:
         engine.instead["감성"] = ChatAnswer("", "error", error="the prompt has 9,000 tokens")
         assert "9,000" in assert_error(chat(client), 422, "engine_refused")

@@ -30,15 +30,9 @@ def summary(client: httpx.Client, reviews: Any = REVIEWS, **more: Any) -> httpx.
     return client.post("/v1/summary", json=body)
 
 
-def assert_error(answer: httpx.Response, status: int, code: str, field: str | None = None) -> str:
-    assert answer.status_code == status, answer.text
-    error = answer.json()["error"]
-    assert (error["code"], error.get("field")) == (code, field)
-    assert error["request_id"] == answer.headers["X-Request-Id"]
-    return str(error["message"])
-
-
-def test_from_reviews_to_a_summary_and_its_feedback(start_language, fakes, tmp_path, exposures):
+def test_from_reviews_to_a_summary_and_its_feedback(
+    start_language, fakes, tmp_path, exposures, assert_error
+):
     with start_language() as client:
         answer = client.post(
             "/v1/summary",
@@ -112,7 +106,7 @@ def test_no_reviews_are_no_data_and_no_exposure(start_language, exposures, engin
         ({"units": "u"}, "units"),
     ],
 )
-def test_what_is_wrong_is_a_422_that_names_the_field(refusing, change, field):
+def test_what_is_wrong_is_a_422_that_names_the_field(refusing, change, field, assert_error):
     client, _, engine = refusing
     answer = client.post("/v1/summary", json={"restaurant_id": "a", "reviews": []} | change)
     assert_error(answer, 422, "invalid_request", field)
@@ -127,12 +121,12 @@ def test_what_is_wrong_is_a_422_that_names_the_field(refusing, change, field):
         (b'{"restaurant_id": "\xff"}', 400, "invalid_utf8"),
     ],
 )
-def test_what_is_no_request_at_all_is_refused(refusing, content, status, code):
+def test_what_is_no_request_at_all_is_refused(refusing, content, status, code, assert_error):
     client, _, _ = refusing
     assert_error(client.post("/v1/summary", content=content), status, code)
 
 
-def test_limits_of_bodies_and_reviews(start_language):
+def test_limits_of_bodies_and_reviews(start_language, assert_error):
     many = [{"review_id": f"r{number}", "text": "맛있어요"} for number in range(4)]
     with start_language(max_summary_reviews=3, max_body_bytes=2_048) as client:
         assert "at most 3" in assert_error(
@@ -222,7 +216,7 @@ def test_a_restaurant_stays_with_its_arm_and_a_unit_overrules_it(start_language,
     assert 'language_answers_total{arm="challenger",route="/v1/summary",status="ok"}' in page
 
 
-def test_a_request_id_serves_one_summary(start_language, exposures):
+def test_a_request_id_serves_one_summary(start_language, exposures, assert_error):
     headers = {"X-Request-Id": "once"}
     body = {"restaurant_id": "ga-01", "reviews": REVIEWS}
     with start_language() as client:
@@ -281,7 +275,7 @@ def test_the_examples_of_the_document_work(start_language):
                 assert client.post(path, json=example["value"]).status_code == 200
 
 
-def test_an_engine_that_cannot_load_is_a_reason_not_to_be_ready(fakes, tmp_path):
+def test_an_engine_that_cannot_load_is_a_reason_not_to_be_ready(fakes, tmp_path, assert_error):
     def load(_arm: Any, _settings: Any) -> Any:
         raise ArtifactError("the folder is gone; deploy again")
 

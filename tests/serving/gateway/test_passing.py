@@ -1,31 +1,17 @@
 """OpenAI's API, passed on to the unit's arm: what may pass, and what is refused."""
 
-from typing import Any
-
 import httpx
 import pytest
 
 from serving.experiments.assignment import arm_of, unit_hash
 
 IN_PROCESS = {"kind": "in_process", "folder": "/models/base"}
-TURN = {"role": "user", "content": "국물이 진하다는 후기의 감성은?"}
 SCHEMA = {"enum": ["negative", "neutral", "positive"]}
 
 
-def chat(client: httpx.Client, headers: Any = None, **more: Any) -> httpx.Response:
-    body = {"messages": [TURN]} | more
-    return client.post("/v1/chat/completions", json=body, headers=headers)
-
-
-def assert_error(answer: httpx.Response, status: int, code: str, field: str | None = None) -> str:
-    assert answer.status_code == status, answer.text
-    error = answer.json()["error"]
-    assert (error["code"], error.get("field")) == (code, field)
-    assert error["request_id"] == answer.headers["X-Request-Id"]
-    return str(error["message"])
-
-
-def test_a_chat_is_passed_on_to_the_arms_model(start_language, vllm, fakes, tmp_path, exposures):
+def test_a_chat_is_passed_on_to_the_arms_model(
+    start_language, vllm, fakes, tmp_path, exposures, chat, turn
+):
     deployment = fakes.language_deployment(vllm.endpoint)
     with start_language(vllm.endpoint) as client:
         answer = chat(
@@ -46,7 +32,7 @@ def test_a_chat_is_passed_on_to_the_arms_model(start_language, vllm, fakes, tmp_
     (sent,) = vllm.bodies
     assert sent == {
         "model": "served",
-        "messages": [TURN],
+        "messages": [turn],
         "temperature": 0,
         "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}},
     }
@@ -58,12 +44,12 @@ def test_a_chat_is_passed_on_to_the_arms_model(start_language, vllm, fakes, tmp_
     assert b"account-17" not in kept
 
 
-def test_a_completion_and_parts_of_a_message_are_passed_on_masked(start_language, vllm):
+def test_a_completion_and_parts_of_a_message_are_passed_on_masked(start_language, vllm, chat, turn):
     parts = [{"type": "text", "text": "전화 010-1234-5678"}]
     with start_language(vllm.endpoint) as client:
         said = client.post("/v1/completions", json={"prompt": "국물이 010-1234-5678 진하고"})
         assert said.json()["choices"][0]["text"] == "네"
-        assert chat(client, messages=[TURN | {"content": parts}]).status_code == 200
+        assert chat(client, messages=[turn | {"content": parts}]).status_code == 200
         many = client.post("/v1/completions", json={"prompt": ["가", "나"], "max_tokens": 4})
         assert many.status_code == 200
     assert vllm.bodies[0]["prompt"] == "국물이 ***-****-**** 진하고"
@@ -84,7 +70,7 @@ def test_a_completion_and_parts_of_a_message_are_passed_on_masked(start_language
         "/reset_prefix_cache",
     ],
 )
-def test_paths_that_are_not_on_the_list_are_404(refusing, path):
+def test_paths_that_are_not_on_the_list_are_404(refusing, path, assert_error):
     client, vllm, _ = refusing
     url = httpx.URL(str(client.base_url).rstrip("/"), raw_path=path.encode())
     for method in ("POST", "GET"):
@@ -119,7 +105,7 @@ def test_paths_that_are_not_on_the_list_are_404(refusing, path):
         ),
     ],
 )
-def test_fields_that_are_not_on_the_list_are_422(refusing, change, code, field):
+def test_fields_that_are_not_on_the_list_are_422(refusing, change, code, field, chat, assert_error):
     client, vllm, _ = refusing
     message = assert_error(chat(client, **change), 422, code, field)
     if code == "ignored_field":
@@ -129,7 +115,7 @@ def test_fields_that_are_not_on_the_list_are_422(refusing, change, code, field):
 
 
 @pytest.mark.parametrize("body", [[], "x", {"prompt": []}, {"prompt": [[1, 2]]}, {"prompt": 5}])
-def test_what_is_no_completion_is_a_422(refusing, body):
+def test_what_is_no_completion_is_a_422(refusing, body, assert_error):
     client, vllm, _ = refusing
     answer = client.post("/v1/completions", json=body)
     assert answer.status_code == 422
@@ -138,7 +124,7 @@ def test_what_is_no_completion_is_a_422(refusing, body):
     assert vllm.bodies == []
 
 
-def test_a_schema_nested_too_deep_is_a_422(refusing):
+def test_a_schema_nested_too_deep_is_a_422(refusing, assert_error):
     client, vllm, _ = refusing
     deep = b'{"messages":[{"role":"user","content":"x"}],"structured_outputs":{"json":%s}}'
     content = deep % (b'{"a":' * 600 + b"1" + b"}" * 600)
@@ -147,13 +133,15 @@ def test_a_schema_nested_too_deep_is_a_422(refusing):
     assert vllm.bodies == []
 
 
-def test_a_body_too_large_is_a_413(start_language, vllm):
+def test_a_body_too_large_is_a_413(start_language, vllm, chat, assert_error, turn):
     with start_language(vllm.endpoint, max_body_bytes=2_048) as client:
-        long = [TURN | {"content": "가" * 100_000}]
+        long = [turn | {"content": "가" * 100_000}]
         assert_error(chat(client, messages=long), 413, "body_too_large")
 
 
-def test_the_header_names_the_unit_before_the_field(start_language, vllm, fakes, exposures):
+def test_the_header_names_the_unit_before_the_field(
+    start_language, vllm, fakes, exposures, chat, assert_error
+):
     deployment = fakes.language_deployment(vllm.endpoint, IN_PROCESS)
     with start_language(vllm.endpoint, IN_PROCESS) as client:
         for number in range(12):
@@ -168,12 +156,12 @@ def test_the_header_names_the_unit_before_the_field(start_language, vllm, fakes,
     assert {row["arm"] for row in exposures()} == {"champion", "challenger"}
 
 
-def test_a_request_id_serves_one_chat(start_language, vllm):
+def test_a_request_id_serves_one_chat(start_language, vllm, chat, assert_error, turn):
     headers = {"X-Request-Id": "once"}
     with start_language(vllm.endpoint) as client:
         assert chat(client, headers, user="u").status_code == 200
         assert chat(client, headers, user="u").status_code == 200
-        other = chat(client, headers, user="u", messages=[TURN | {"content": "다른 말"}])
+        other = chat(client, headers, user="u", messages=[turn | {"content": "다른 말"}])
         assert_error(other, 409, "request_id_reused", "X-Request-Id")
         streamed = chat(client, headers, user="v", stream=True)
         assert_error(streamed, 409, "request_id_reused", "X-Request-Id")

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,23 +11,6 @@ import orjson
 import pytest
 
 from serving.gateway.upstream import FAILURES_IN_A_ROW
-
-IN_PROCESS = {"kind": "in_process", "folder": "/models/base"}
-TURN = {"role": "user", "content": "국물이 진하다는 후기의 감성은?"}
-SCHEMA = {"enum": ["negative", "neutral", "positive"]}
-
-
-def chat(client: httpx.Client, headers: Any = None, **more: Any) -> httpx.Response:
-    body = {"messages": [TURN]} | more
-    return client.post("/v1/chat/completions", json=body, headers=headers)
-
-
-def assert_error(answer: httpx.Response, status: int, code: str, field: str | None = None) -> str:
-    assert answer.status_code == status, answer.text
-    error = answer.json()["error"]
-    assert (error["code"], error.get("field")) == (code, field)
-    assert error["request_id"] == answer.headers["X-Request-Id"]
-    return str(error["message"])
 
 
 def nobody() -> dict[str, Any]:
@@ -37,7 +21,7 @@ def nobody() -> dict[str, Any]:
     return {"kind": "openai", "base_url": f"http://127.0.0.1:{port}", "model": "served"}
 
 
-def until_ok(client: httpx.Client) -> httpx.Response:
+def until_ok(client: httpx.Client, chat: Callable[..., httpx.Response]) -> httpx.Response:
     """The first answer that is not a 429; the test's own limit ends it otherwise."""
     while True:
         answer = chat(client)
@@ -45,10 +29,10 @@ def until_ok(client: httpx.Client) -> httpx.Response:
             return answer
 
 
-def test_a_stream_comes_through_and_is_recorded_before_it(start_language, vllm, exposures):
+def test_a_stream_comes_through_and_is_recorded_before_it(start_language, vllm, exposures, turn):
     with start_language(vllm.endpoint) as client:
         with client.stream(
-            "POST", "/v1/chat/completions", json={"messages": [TURN], "stream": True}
+            "POST", "/v1/chat/completions", json={"messages": [turn], "stream": True}
         ) as answer:
             assert answer.status_code == 200
             assert answer.headers["Content-Type"].startswith("text/event-stream")
@@ -64,23 +48,25 @@ def test_a_stream_comes_through_and_is_recorded_before_it(start_language, vllm, 
     assert 'arm="champion",route="/v1/chat/completions",status="ok"} 1.0' in page
 
 
-def test_a_caller_who_leaves_a_stream_frees_its_place_and_the_server(start_language, vllm):
+def test_a_caller_who_leaves_a_stream_frees_its_place_and_the_server(
+    start_language, vllm, chat, assert_error, turn
+):
     vllm.mode = "stalls"
     with start_language(vllm.endpoint, max_language_requests=1) as client:
         with client.stream(
-            "POST", "/v1/chat/completions", json={"messages": [TURN], "stream": True}
+            "POST", "/v1/chat/completions", json={"messages": [turn], "stream": True}
         ) as answer:
             assert next(answer.iter_bytes())
             assert_error(chat(client), 429, "too_many_requests")
         assert vllm.left.wait(20)
         vllm.mode = "ok"
         with ThreadPoolExecutor(1) as pool:
-            later = pool.submit(until_ok, client)
+            later = pool.submit(until_ok, client, chat)
             assert later.result(20).status_code == 200
 
 
-def test_a_stream_that_stalls_or_breaks_ends_with_an_error_in_it(start_language, vllm):
-    body = {"messages": [TURN], "stream": True}
+def test_a_stream_that_stalls_or_breaks_ends_with_an_error_in_it(start_language, vllm, turn):
+    body = {"messages": [turn], "stream": True}
     with start_language(vllm.endpoint, upstream_idle_s=0.3) as client:
         for mode in ("stalls", "breaks"):
             vllm.mode = mode
@@ -97,7 +83,7 @@ def test_a_stream_that_stalls_or_breaks_ends_with_an_error_in_it(start_language,
     [("500", "upstream_failed"), ("404", "upstream_failed"), ("garbage", "upstream_garbage")],
 )
 def test_a_server_that_fails_is_a_503_and_no_exposure(
-    start_language, vllm, exposures, mode, code, stream
+    start_language, vllm, exposures, mode, code, stream, chat, assert_error
 ):
     vllm.mode = mode
     with start_language(vllm.endpoint) as client:
@@ -110,7 +96,9 @@ def test_a_server_that_fails_is_a_503_and_no_exposure(
 
 
 @pytest.mark.parametrize(("mode", "status"), [("400", 400), ("422", 422), ("413", 413)])
-def test_what_the_server_refuses_the_caller_learns(start_language, vllm, mode, status):
+def test_what_the_server_refuses_the_caller_learns(
+    start_language, vllm, mode, status, chat, assert_error
+):
     vllm.mode = mode
     with start_language(vllm.endpoint) as client:
         message = assert_error(chat(client), status, "upstream_refused")
@@ -119,7 +107,7 @@ def test_what_the_server_refuses_the_caller_learns(start_language, vllm, mode, s
         assert chat(client).headers["Retry-After"] == "1"
 
 
-def test_a_server_that_is_slow_is_a_503(start_language, vllm):
+def test_a_server_that_is_slow_is_a_503(start_language, vllm, chat, assert_error):
     vllm.mode = "slow"
     with start_language(vllm.endpoint, language_timeout_s=0.3) as client:
         answer = chat(client)
@@ -127,7 +115,7 @@ def test_a_server_that_is_slow_is_a_503(start_language, vllm):
         assert "Retry-After" in answer.headers
 
 
-def test_a_server_that_is_not_there_is_left_alone_after_a_while(start_language):
+def test_a_server_that_is_not_there_is_left_alone_after_a_while(start_language, chat, assert_error):
     with start_language(nobody()) as client:
         said = {
             assert_error(chat(client), 503, "upstream_unreachable")
@@ -139,7 +127,9 @@ def test_a_server_that_is_not_there_is_left_alone_after_a_while(start_language):
         assert client.get("/ready").status_code == 200
 
 
-def test_what_a_caller_sends_wrong_never_trips_the_breaker(start_language, vllm):
+def test_what_a_caller_sends_wrong_never_trips_the_breaker(
+    start_language, vllm, chat, assert_error
+):
     vllm.mode = "400"
     with start_language(vllm.endpoint) as client:
         for _ in range(FAILURES_IN_A_ROW + 2):

@@ -1,7 +1,9 @@
-"""A small town of restaurants with labelled reviews and written summaries, and a fake engine."""
+"""A small town with labelled reviews and written summaries, a fake engine, and its evaluation."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +29,7 @@ from data.manifest import write_labelled_reviews, write_manifest
 from data.targets import build_targets
 from serving.engines.chat import ChatAnswer, ChatRequest
 from training.evaluation.language.baselines import EMPTY
+from training.evaluation.language.evaluation import evaluate_language_models
 from training.evaluation.language.gold import Gold, read_gold
 
 PHRASES: dict[Aspect, tuple[tuple[str, Polarity], ...]] = {
@@ -201,3 +204,32 @@ def says_garbage() -> Say:
 @pytest.fixture(scope="session")
 def engine() -> type[FakeEngine]:
     return FakeEngine
+
+
+@pytest.fixture(scope="session")
+def evaluated(
+    town: tuple[Path, Path],
+    engine: type[FakeEngine],
+    says_gold: Say,
+    says_garbage: Say,
+    says_empties: Say,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """An evaluation of three models: one says gold, one garbage, one the empty skeletons."""
+    split, targets = town
+    out = tmp_path_factory.mktemp("evaluation") / "out"
+    engines = {"gold": says_gold, "garbage": says_garbage, "skeleton": says_empties}
+    evaluate_language_models(
+        targets,
+        {name: engine(name, say) for name, say in engines.items()},
+        out,
+        split=split,
+        resamples=200,
+    )
+    return out
+
+
+@pytest.fixture(scope="session")
+def metrics_of() -> Callable[[Path], Any]:
+    """Reads the figures of an evaluation's folder."""
+    return lambda folder: json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
