@@ -33,7 +33,7 @@ help:  ## list the targets
 setup: .venv/.installed  ## make the virtual environment from the lock
 
 demo: setup  ## train, deploy, compare and promote on this machine, then show the result
-	$(CLI) demo
+	$(CLI) demo $(ARGS)
 
 language: setup  ## labels and summaries to a language model in INT8, measured and judged
 	$(CLI) language $(ARGS)

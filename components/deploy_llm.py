@@ -19,7 +19,8 @@ def deploy_llm(
 ) -> str:
     """Fetch champion and challenger, check their hashes, write the deployment; its digest.
 
-    ``base_url`` is vLLM's; empty, the gateway loads the models itself.
+    ``base_url`` is vLLM's, or ``champion=URL challenger=URL`` of two; empty, the gateway loads the
+    models itself.
     """
     from pathlib import Path
 

@@ -31,7 +31,7 @@ from pipelines.placement import local_placement
 from pipelines.real_data import run_real_data
 from pipelines.steps import one_step
 from pipelines.tune import run_tuning
-from serving.registry.language_deploy import served_language_model
+from serving.registry.language_deploy import served_language_model, served_name
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 PLACEMENT: Final = Path("pipelines/placement.yaml")
@@ -257,6 +257,7 @@ def serve_llm(
     folder = served_language_model(tracking_uri(home), model_name, alias, home.folder("models"))
     command = [sys.executable, "-m", "serving.vllm_launch", "serve", str(folder)]
     command += ["--python", python, "--port", str(port)]
+    command += ["--served-name", served_name(model_name, alias)]
     command += ["--profile", profile] if profile else []
     os.execve(sys.executable, command, dict(os.environ))  # noqa: S606
 

@@ -195,12 +195,16 @@ Adapter = Annotated[
 ]
 
 
+ServedName = Annotated[
+    str | None, typer.Option(help="What requests call the model; else the settings'.")
+]
+
+
 def _with_options(
-    settings: LaunchSettings, host: str | None, port: int | None, adapters: list[str] | None
+    settings: LaunchSettings, adapters: list[str] | None, **said: str | int | None
 ) -> LaunchSettings:
     """Settings with what the command line says otherwise, checked again."""
-    values = settings.model_dump()
-    values |= {key: said for key, said in (("host", host), ("port", port)) if said is not None}
+    values = settings.model_dump() | {key: each for key, each in said.items() if each is not None}
     if adapters:
         pairs = dict(text.partition("=")[::2] for text in adapters)
         lora = values["lora"] or {}
@@ -248,10 +252,17 @@ def serve(
     python: Python = "python",
     host: Hostname = None,
     port: Port = None,
+    served_name: ServedName = None,
     adapter: Adapter = None,
 ) -> None:
     """Start vLLM in the foreground: this process becomes it."""
-    read = _with_options(read_launch(settings, profile=profile), host, port, adapter)
+    read = _with_options(
+        read_launch(settings, profile=profile),
+        adapter,
+        host=host,
+        port=port,
+        served_model_name=served_name,
+    )
     launch = prepare(read, model.resolve(), python=python, capability=device_capability())
     try:
         os.execvpe(python, launch.arguments, os.environ | launch.environment)  # noqa: S606  # no shell

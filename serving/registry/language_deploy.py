@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from data.errors import RegistryError
+from data.errors import ExperimentError, RegistryError
 from data.manifest import canonical_digest, write_manifest
+from serving.deployment import ARMS, ArmName
 from serving.language_deployment import (
     Endpoint,
     InProcessEndpoint,
@@ -38,12 +39,12 @@ def deploy_language(
         share: the challenger's share of the units, 0 to 1.
         work: folder that keeps fetched models from one run to the next.
         out: folder of the artifact: ``language_deployment.json``, ``models/``.
-        base_url: of the vLLM that serves, with ``{arm}`` where two servers differ; it calls each
-            model ``name-arm``. Empty, the gateway loads the models itself.
+        base_url: of the vLLM that serves both arms, or ``champion=URL challenger=URL`` of two; a
+            server calls its model ``name-arm``. Empty, the gateway loads the models itself.
 
     Raises:
         RegistryError: there is no champion, a model is not what was registered, or MLflow is away.
-        ExperimentError: the share is not one.
+        ExperimentError: the share is not one, or an arm has no server.
     """
     fetched = fetch_arms(registry, name=name, share=share, work=work, out=out)
     arms = tuple(
@@ -86,9 +87,27 @@ def served_language_model(tracking_uri: str, name: str, alias: str, work: Path) 
     return download(registry, version, work)
 
 
+def served_name(model_name: str, arm: str) -> str:
+    """What a server of its own calls an arm's model."""
+    return f"{model_name}-{arm}"
+
+
 def _endpoint(found: FetchedArm, base_url: str) -> Endpoint:
     if not base_url:
         return InProcessEndpoint(folder=found.folder)
     return OpenAIEndpoint(
-        base_url=base_url.replace("{arm}", found.name), model=f"{found.version.name}-{found.name}"
+        base_url=_server(base_url, found.name),
+        model=served_name(found.version.name, found.name),
     )
+
+
+def _server(base_url: str, arm: ArmName) -> str:
+    if not base_url.startswith(tuple(f"{name}=" for name in ARMS)):
+        return base_url
+    servers = dict(part.partition("=")[::2] for part in base_url.split())
+    if arm not in servers:
+        raise ExperimentError(
+            f"base_url={base_url!r} names no server of the {arm}; write "
+            "'champion=http://… challenger=http://…', or one address for both"
+        )
+    return servers[arm]

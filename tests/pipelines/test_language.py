@@ -7,10 +7,16 @@ from typing import Any
 import pytest
 
 from data.errors import SettingsError
-from data.manifest import read_manifest
+from data.manifest import read_labelled_reviews, read_manifest
 from pipelines.arguments import gold_labels, language_arguments
 from pipelines.language import run_language
-from pipelines.local import Home, load_run
+from pipelines.language_traffic import ask_summary
+from pipelines.local import Home, load_run, run_graph, source_digest
+from pipelines.placement import local_placement
+from pipelines.steps import one_step
+from pipelines.train_language import train_language
+from serving.gateway.language_schemas import SummaryOut
+from serving.registry.connection import connect
 
 SMALL = """
 name: small
@@ -100,6 +106,32 @@ def test_the_chain_of_evidence_is_whole(small):
     assert facts["quantized"].facts["parent_digest"] == facts["merged"].digest
     digests = {each.facts.get("tokenizer_digest") for each in facts.values()} - {None}
     assert len(digests) == 1
+
+
+def test_what_an_alias_names_is_deployed_and_answers_through_the_gateway(small, tmp_path):
+    """The gate refuses so small a model; here a person makes it champion by hand."""
+    home = small["home"]
+    run = load_run(home, small["summary"]["run_id"])
+    registry = connect(run.arguments["tracking_uri"])
+    registry.client.set_registered_model_alias("matjip-language", "champion", "2")
+    graph = train_language(local_placement(source_digest()))
+    run_graph(one_step(graph, "deploy-llm", run, {}), {}, run, home, caching=False)
+    deployment = run.artifact("deploy-llm", "deployment")
+    split = run.artifact("split-dataset", "split")
+    log, store_url = tmp_path / "gateway.log", f"sqlite:///{tmp_path}/store.db"
+    answer = SummaryOut.model_validate(ask_summary(deployment, split, store_url, log))
+    assert (answer.arm, answer.model.version) == ("champion", "2")
+    texts = {
+        row.review.review_id: row.review.text for row in read_labelled_reviews(split / "test.jsonl")
+    }
+    cited = [
+        each
+        for part in (answer.summary.aspects.values() if answer.summary else ())
+        for bullet in part.bullets
+        for each in bullet.evidence
+    ]
+    assert cited
+    assert all(each.span in texts[each.review_id] for each in cited)
 
 
 def test_summaries_of_restaurants_that_are_not_there_are_quarantined(small):
