@@ -14,7 +14,8 @@ NOT_LOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefi
 
 .PHONY: help setup demo test check test-services ingest validate split pretrain train-sentiment export \
 	quantize evaluate gate register deploy compare promote \
-	language tune targets pretrain-llm train-llm merge-llm quantize-llm evaluate-llm gate-llm \
+	language tune targets pretrain-llm train-llm merge-llm quantize-llm compare-llm \
+	evaluate-llm gate-llm \
 	register-llm deploy-llm \
 	mlflow serve serve-llm contract compile submit images real-data lock clean
 
@@ -84,6 +85,8 @@ train-llm: setup  ## fine-tune an adapter by QLoRA
 merge-llm: setup  ## the adapter into its base
 	$(STEP)
 quantize-llm: setup  ## the merged model to INT8, proved from its files
+	$(STEP)
+compare-llm: setup  ## adapter, merged, INT8 and, with ARGS="--set served_url=http://…", vLLM answer alike
 	$(STEP)
 evaluate-llm: setup  ## measure it and its parent, null baselines beside
 	$(STEP)

@@ -55,6 +55,7 @@ STEPS: Final = {
     "train-llm": (_LANGUAGE, "train-llm"),
     "merge-llm": (_LANGUAGE, "merge-llm"),
     "quantize-llm": (_LANGUAGE, "quantize-llm"),
+    "compare-llm": (_LANGUAGE, "compare-llm"),
     "evaluate-llm": (_LANGUAGE, "evaluate-llm"),
     "gate-llm": (_LANGUAGE, "gate-llm"),
     "register-llm": (_LANGUAGE, "register-llm"),

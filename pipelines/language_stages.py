@@ -6,6 +6,7 @@ from typing import Any
 from kfp.dsl import PipelineTask
 
 from components.build_targets import build_targets
+from components.compare_llm import compare_llm
 from components.deploy_llm import deploy_llm
 from components.evaluate_llm import evaluate_llm
 from components.gate_llm import gate_llm
@@ -63,6 +64,7 @@ def split_to_language_model(
     checkpoints: Any,
     tracking_uri: Any,
     model_name: Any,
+    parity_settings: Any,
     evaluation_settings: Any,
     gate_policy: Any,
     challenger_share: Any,
@@ -99,6 +101,16 @@ def split_to_language_model(
         recipe=recipe,
         inputs=merged.outputs["Output"],
     )
+    compared = compare_llm(
+        targets=taught.targets.outputs["targets"],
+        base=taught.base.outputs["base"],
+        adapter=trained.outputs["adapter"],
+        merged=merged.outputs["merged"],
+        quantized=quantized.outputs["quantized"],
+        settings=parity_settings,
+        served_url="",  # nobody serves it yet: `make compare-llm` asks who does later
+        inputs=quantized.outputs["Output"],
+    )
     evaluated = evaluate_llm(
         targets=taught.targets.outputs["targets"],
         split=split,
@@ -107,7 +119,7 @@ def split_to_language_model(
         tracking_uri=tracking_uri,
         model_name=model_name,
         settings=evaluation_settings,
-        inputs=quantized.outputs["Output"],
+        inputs=compared.outputs["Output"],
     )
     gated = gate_llm(
         evaluation=evaluated.outputs["evaluation"],
@@ -135,5 +147,5 @@ def split_to_language_model(
         base_url=base_url,
         inputs=registered.outputs["Output"],
     )
-    for task in (trained, merged, quantized, evaluated, gated, registered, deployed):
+    for task in (trained, merged, quantized, compared, evaluated, gated, registered, deployed):
         place(task, placement)

@@ -35,6 +35,7 @@ def language_summary(run: RunRecord) -> dict[str, Any]:
     """
     gate = _json(run.artifact("gate-llm", "gate") / "gate.json")
     measured = _json(run.artifact("evaluate-llm", "evaluation") / "metrics.json")
+    parity = _json(run.artifact("compare-llm", "parity") / "parity.json")
     registration = _json(run.artifact("register-llm", "registration") / "registration.json")
     deployment = run.artifact("deploy-llm", "deployment")
     targets = read_manifest(run.artifact("build-targets", "targets")).facts
@@ -47,6 +48,7 @@ def language_summary(run: RunRecord) -> dict[str, Any]:
     return {
         "targets": {key: targets[key] for key in ("examples", "restaurants", "quarantined")},
         "training": {key: trained[key] for key in ("tokens_per_s", "quantized_base", "lengths")},
+        "parity": {key: parity[key] for key in ("links", "engines", "left_out")},
         "models": [
             _model(role, folder, versions, measured["metrics"][role])
             for role, folder in folders.items()

@@ -36,13 +36,15 @@ class AnswerParity(BaseModel):
     first_difference: str | None
 
 
-def ask(engine: ChatEngine, examples: Sequence[Example]) -> list[ChatAnswer]:
-    """Ask every example's prompt: greedily, held to its schema."""
+def ask(
+    engine: ChatEngine, examples: Sequence[Example], *, max_tokens: int | None = None
+) -> list[ChatAnswer]:
+    """Ask every example's prompt: greedily, held to its schema; ``max_tokens`` of an answer."""
     requests = [
         ChatRequest(
             messages=example.messages,
             schema=decoding_schema(example.task, example.numbered),
-            max_tokens=ANSWER_TOKENS[example.task],
+            max_tokens=min(ANSWER_TOKENS[example.task], max_tokens or ANSWER_TOKENS[example.task]),
         )
         for example in examples
     ]

@@ -1,17 +1,56 @@
 """Where two models that should answer alike part ways: which token, which block."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from data.errors import EngineError
 from data.examples import Example
 from data.manifest import file_sha256
+from data.prompts import Message
 from serving.language_folder import tokenizer_digest
 from training.answer_scores import Rendered, prompt_ids
 from training.stored_weights import TOKENIZER_FILES
+
+
+class PromptReader(Protocol):
+    """A server that says how it reads a prompt."""
+
+    name: str
+
+    async def token_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Tokens of a prompt, ready for an answer."""
+        ...
+
+
+def first_misread_prompt(
+    folder: Path, reader: PromptReader, examples: Sequence[Example]
+) -> str | None:
+    """Which prompt a server reads first as other token ids than a folder's; None: all alike."""
+    tokenizer = _tokenizer(folder)
+
+    async def read_all() -> list[list[int]]:
+        return list(await asyncio.gather(*(reader.token_ids(e.messages) for e in examples)))
+
+    try:
+        said = asyncio.run(read_all())
+    except EngineError as error:
+        return f"{reader.name} did not say how it reads the prompts: {error}"
+    for example, other in zip(examples, said, strict=True):
+        one = prompt_ids(tokenizer, example)
+        if one != other:
+            at = _first_place(one, other)
+            return (
+                f"{reader.name} reads other token ids in the prompt of {example.about!r} "
+                f"({example.task}) from token {at} on: {_shown(tokenizer, one, at)} became "
+                f"{_shown(tokenizer, other, at)}; serve the folder with its own tokenizer and "
+                "chat template"
+            )
+    return None
 
 
 def first_differing_prompt(before: Path, after: Path, examples: Iterable[Example]) -> str | None:

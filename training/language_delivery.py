@@ -1,17 +1,22 @@
 """The steps between a quantised language model and the traffic, from folders and addresses.
 
-evaluate → gate → register → deploy. Each function is what one component calls: it loads the engines
-that would serve, reads the artifacts it is given, and leaves a sealed folder.
+compare → evaluate → gate → register → deploy. Each function is what one component calls: it loads
+the engines that would serve, reads the artifacts it is given, and leaves a sealed folder.
 """
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from data.manifest import Manifest, read_manifest, write_manifest
+from serving.engines.chat import ChatEngine
 from serving.engines.chat_transformers import TransformersChatEngine
+from serving.engines.vllm_server import VllmServerEngine
+from serving.language_folder import Format
 from serving.language_model import load_language_model
 from serving.registry.arms import DEPLOYMENT_KIND
 from serving.registry.connection import connect
@@ -27,6 +32,9 @@ from training.evaluation.language.evaluation import (
 from training.language_gate import language_gate
 from training.language_recipe import LanguageRecipe
 from training.language_registration import register_language_model
+from training.llm_parity import Asking, check_parity_chain
+from training.parity_limits import FEW_ANSWERS, LinkLimits
+from training.parity_links import Stage
 
 
 class LanguageEvaluationSettings(BaseModel):
@@ -41,6 +49,82 @@ class LanguageEvaluationSettings(BaseModel):
         default=FREE_EXAMPLES, ge=0, description="Examples asked without a schema, for raw rates."
     )
     threads: int = Field(default=2, ge=1, description="Of torch, in this process.")
+
+
+class LanguageParitySettings(BaseModel):
+    """On what the links from an adapter to what is served are compared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    examples: int = Field(default=32, ge=1, description="Whose token ids and logits are compared.")
+    answers: int = Field(default=16, ge=1, description="Reviews whose whole answers are compared.")
+    answer_tokens: int = Field(
+        default=128, ge=16, description="Of an answer; reviews whose right one is longer are left."
+    )
+    limits: dict[Format | Literal["served"], LinkLimits] = Field(
+        default={}, description="In place of those of training/parity_limits.py, by format."
+    )
+    served_model: str = Field(default="matjip", description="What the server calls the model.")
+    seed: int = 0
+    threads: int = Field(default=1, ge=1, description="Of torch; more fight over shared cores.")
+
+
+def compare_language_chain(
+    targets: Path,
+    *,
+    base: Path,
+    adapter: Path,
+    merged: Path,
+    quantized: Path,
+    settings: LanguageParitySettings,
+    out: Path,
+    served_url: str = "",
+) -> Manifest:
+    """Compare adapter, merged, quantised and served model, link by link.
+
+    Args:
+        targets: artifact of kind targets.
+        base: what the adapter was trained over.
+        adapter: what was merged.
+        merged: what was quantised.
+        quantized: what is served.
+        settings: what is compared.
+        out: folder for ``parity.json``.
+        served_url: root of a vLLM that serves ``quantized``; empty leaves that link out, and
+            ``parity.json`` says so: in this process a model would be compared with itself.
+
+    Raises:
+        ExportError: a link is broken; the message and ``parity.json`` say which, and where.
+        ArtifactError: an input is missing or altered.
+        DataUnfitError: no example is short enough.
+        SettingsError: the address is none.
+    """
+    torch.set_num_threads(settings.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    folders: Mapping[Stage, Path] = {"merged": merged, "quantized": quantized}
+    loaded = {stage: load_language_model(path, device=device) for stage, path in folders.items()}
+    here = {stage: TransformersChatEngine(model) for stage, model in loaded.items()}
+    there = VllmServerEngine(served_url, settings.served_model) if served_url else None
+    engines: Mapping[Stage, ChatEngine] = {**here, "served": there} if there else here
+    try:
+        return check_parity_chain(
+            out,
+            targets=targets,
+            merged=merged,
+            adapter=adapter,
+            base=base,
+            quantized=quantized,
+            engines=engines,
+            limits=FEW_ANSWERS | settings.limits,
+            examples=settings.examples,
+            seed=settings.seed,
+            asking=Asking(settings.answers, "labels", settings.answer_tokens),
+            models={stage: each.model for stage, each in loaded.items()},
+            reader=there,
+        )
+    finally:
+        for engine in here.values():
+            engine.close()
 
 
 def evaluate_language_candidate(

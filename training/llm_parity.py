@@ -10,80 +10,42 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict
 from transformers import AutoConfig
 
 from data.artifacts import TARGETS_KIND
-from data.errors import ExportError, SettingsError
+from data.errors import DataUnfitError, ExportError, SettingsError
 from data.examples import Example, read_examples
 from data.manifest import Manifest, read_manifest, start_artifact, write_json, write_manifest
-from serving.engines.chat import ChatAnswer, ChatEngine
-from serving.language_folder import read_language_model
-from training.answer_parity import AnswerParity, ask, compare_answers, first_unanswered
-from training.answer_scores import (
-    Agreement,
-    Comparison,
-    Rendered,
-    answer_logits,
-    load_scored_model,
-    load_tokenizer,
-    pick_examples,
-    prompt_ids,
-    render_examples,
-)
-from training.first_difference import first_differing_block, first_differing_prompt
-from training.merge_llm import load_adapted
-from training.parity_limits import LIMITS, LinkLimits, broken_answers, broken_scores
+from data.prompts import Task
+from serving.engines.chat import ChatEngine
+from training.answer_scores import Rendered, load_tokenizer, pick_examples, render_examples
+from training.first_difference import PromptReader
+from training.parity_limits import LIMITS, LinkLimits
+from training.parity_links import STAGES, Chain, LinkReport, Stage, check_link
 
 PARITY_KIND: Final = "language_parity"
 PARITY_NAME: Final = "parity.json"
-Stage = Literal["adapter", "merged", "quantized", "served"]
-STAGES: Final[tuple[Stage, ...]] = ("adapter", "merged", "quantized", "served")
-
-
-class LinkReport(BaseModel):
-    """One link, as far as it was looked at.
-
-    Attributes:
-        name: from which stage to which.
-        prompts: whose token ids were compared.
-        scores: None for the served link, and where the token ids differ already.
-        answers: None where no engines were given for both stages.
-        problem: why the link is broken; None where it holds.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    prompts: int
-    scores: Agreement | None = None
-    answers: AnswerParity | None = None
-    problem: str | None = None
+NOT_SERVED: Final = (
+    "no server was given: in this process the engine that answers for the quantised model would "
+    "be compared with itself"
+)
 
 
 @dataclass(frozen=True)
-class Chain:
-    """The stages that there are, and what they are compared on.
+class Asking:
+    """Which prompts are answered whole: decoding takes far longer than scoring.
 
     Attributes:
-        folders: of the stages that have one.
-        base: of the adapter.
-        engines: of the stages whose whole answers are compared.
-        limits: by format.
+        count: most examples.
+        task: of all of them.
+        max_tokens: of an answer; an example whose right answer is longer is not asked.
     """
 
-    folders: Mapping[Stage, Path]
-    base: Path | None
-    engines: Mapping[Stage, ChatEngine]
-    limits: Mapping[str, LinkLimits]
-    rendered: list[Rendered]
-
-    @property
-    def examples(self) -> list[Example]:
-        """What is asked."""
-        return [each.example for each in self.rendered]
+    count: int
+    task: Task
+    max_tokens: int
 
 
 def check_parity_chain(
@@ -98,6 +60,9 @@ def check_parity_chain(
     limits: Mapping[str, LinkLimits] | None = None,
     examples: int = 64,
     seed: int = 0,
+    asking: Asking | None = None,
+    models: Mapping[Stage, Any] | None = None,
+    reader: PromptReader | None = None,
 ) -> Manifest:
     """Check every link between the stages that are given, in order, up to the first broken one.
 
@@ -113,10 +78,14 @@ def check_parity_chain(
         limits: in place of those of ``LIMITS``, by format.
         examples: how many to compare on.
         seed: of their choice.
+        asking: which are answered whole; None, all that are compared.
+        models: stages' models that are loaded already, as ``load_scored_model`` loads them.
+        reader: of ``served``: its token ids are compared before any answer.
 
     Raises:
         ExportError: a link is broken; ``parity.json`` is written all the same.
         SettingsError: there is no link to check.
+        DataUnfitError: no example is short enough.
         ArtifactError: a folder is missing or altered.
     """
     engines = engines or {}
@@ -126,58 +95,60 @@ def check_parity_chain(
     }
     links = _links(folders, base, engines)
     source = read_manifest(targets, TARGETS_KIND)
-    picked = render_examples(
-        load_tokenizer(next(iter(folders.values()))),
-        pick_examples(read_examples(targets / "validation.jsonl"), seed),
-        count=examples,
-        max_tokens=int(AutoConfig.from_pretrained(merged).max_position_embeddings),
+    drawn = pick_examples(read_examples(targets / "validation.jsonl"), seed)
+    rendered, asked = _pick(next(iter(folders.values())), merged, drawn, examples, asking)
+    chain = Chain(
+        folders=folders,
+        base=base,
+        engines=engines,
+        limits=LIMITS | dict(limits or {}),
+        rendered=rendered,
+        asked=asked,
+        max_tokens=asking.max_tokens if asking else None,
+        models=models or {},
+        reader=reader,
     )
-    chain = Chain(folders, base, engines, LIMITS | dict(limits or {}), picked.rendered)
     start_artifact(out)
-    reports: list[LinkReport] = []
-    for before, after in links:
-        reports.append(check_link(chain, before, after))
-        write_json(out / PARITY_NAME, [each.model_dump() for each in reports])
-        if reports[-1].problem is not None:
-            raise ExportError(f"the link {reports[-1].name} is broken: {reports[-1].problem}")
-    facts = {
-        "links": [each.model_dump() for each in reports],
-        "targets_digest": source.digest,
-        "stages": {stage: read_manifest(folder).digest for stage, folder in folders.items()},
-    }
+    facts = _check_links(out, chain, links)
+    facts["targets_digest"] = source.digest
+    facts["stages"] = {stage: read_manifest(folder).digest for stage, folder in folders.items()}
     return write_manifest(out, PARITY_KIND, facts)
 
 
-def check_link(chain: Chain, before: Stage, after: Stage) -> LinkReport:
-    """Look at one link: token ids, then logits, then answers; stop at what is broken."""
-    report = LinkReport(name=f"{before} → {after}", prompts=len(chain.rendered))
-    if after == "served":
-        limits = chain.limits["served"]
-    else:
-        limits = chain.limits[_format(chain.folders[after])]
-        problem = _other_lineage(chain, before, after) or first_differing_prompt(
-            chain.folders[before], chain.folders[after], chain.examples
+def _check_links(out: Path, chain: Chain, links: list[tuple[Stage, Stage]]) -> dict[str, Any]:
+    """What ``parity.json`` says; it is written anew after every link."""
+    reports: list[LinkReport] = []
+    said: dict[str, Any] = {
+        "engines": {stage: engine.name for stage, engine in chain.engines.items()},
+        "left_out": {} if "served" in chain.engines else {"served": NOT_SERVED},
+    }
+    for before, after in links:
+        reports.append(check_link(chain, before, after))
+        said["links"] = [each.model_dump() for each in reports]
+        write_json(out / PARITY_NAME, said)
+        if reports[-1].problem is not None:
+            raise ExportError(f"the link {reports[-1].name} is broken: {reports[-1].problem}")
+    return said
+
+
+def _pick(
+    first: Path, merged: Path, drawn: list[Example], examples: int, asking: Asking | None
+) -> tuple[list[Rendered], list[Example]]:
+    """What is scored, and what is asked."""
+    tokenizer = load_tokenizer(first)
+    context = int(AutoConfig.from_pretrained(merged).max_position_embeddings)
+    rendered = render_examples(tokenizer, drawn, count=examples, max_tokens=context).rendered
+    if asking is None:
+        return rendered, [each.example for each in rendered]
+    own = [each for each in drawn if each.task == asking.task]
+    fitting = render_examples(tokenizer, own, count=len(own), max_tokens=context).rendered
+    short = [each.example for each in fitting if len(each.answer) <= asking.max_tokens]
+    if not short:
+        raise DataUnfitError(
+            f"none of {len(own)!r} examples of {asking.task!r} has an answer of at most "
+            f"{asking.max_tokens!r} tokens; raise that"
         )
-        if problem is not None:
-            return report.model_copy(update={"problem": problem})
-        scores, problem = _compare_scores(chain, before, after, limits)
-        report = report.model_copy(update={"scores": scores, "problem": problem})
-        if problem is not None:
-            return report
-    if before not in chain.engines or after not in chain.engines:
-        return report
-    first, second = (ask(chain.engines[stage], chain.examples) for stage in (before, after))
-    problem = (
-        first_unanswered(chain.engines[before], chain.examples, first)
-        or first_unanswered(chain.engines[after], chain.examples, second)
-        or _other_prompt_lengths(chain, chain.folders[before], second)
-    )
-    if problem is not None:
-        return report.model_copy(update={"problem": problem})
-    answers = compare_answers(chain.examples, first, second)
-    if broken := broken_answers(answers, limits):
-        problem = f"{'; '.join(broken)}; first {answers.first_difference}"
-    return report.model_copy(update={"answers": answers, "problem": problem})
+    return rendered, short[: asking.count]
 
 
 def _links(
@@ -198,65 +169,3 @@ def _links(
             "give a TransformersChatEngine of its folder"
         )
     return links
-
-
-def _other_lineage(chain: Chain, before: Stage, after: Stage) -> str | None:
-    """Whether the second model says that it was made of another first."""
-    made = read_language_model(chain.folders[after]).facts
-    if before == "adapter":
-        given = {"adapter_digest": chain.folders[before], "base_digest": chain.base}
-    else:
-        given = {"parent_digest": chain.folders[before]}
-    for fact, folder in given.items():
-        digest = read_manifest(folder).digest if folder else None
-        if made.get(fact) != digest:
-            return (
-                f"{str(chain.folders[after])!r} was made with {fact}={made.get(fact)!r}, "
-                f"{str(folder)!r} is {digest!r}"
-            )
-    return None
-
-
-def _format(folder: Path) -> str:
-    return str(read_language_model(folder).facts["format"])
-
-
-def _load(chain: Chain, stage: Stage) -> Any:
-    if stage != "adapter":
-        return load_scored_model(chain.folders[stage])
-    assert chain.base is not None  # noqa: S101  # _links saw to it
-    through_nf4 = bool(read_language_model(chain.folders["merged"]).facts.get("through_nf4"))
-    # In NF4 itself where it was trained so: the way that merging goes is what is checked.
-    return load_adapted(
-        chain.folders["adapter"], chain.base, through_nf4=through_nf4, stay_in_nf4=through_nf4
-    )
-
-
-def _compare_scores(
-    chain: Chain, before: Stage, after: Stage, limits: LinkLimits
-) -> tuple[Agreement, str | None]:
-    first, second = _load(chain, before), _load(chain, after)
-    comparison = Comparison()
-    for each in chain.rendered:
-        comparison.add(each, answer_logits(first, each), answer_logits(second, each))
-    found = comparison.agreement()
-    broken = broken_scores(found, limits)
-    if not broken or comparison.worst is None:
-        return found, None
-    worst = comparison.worst[1]
-    where = first_differing_block(first, second, worst)
-    about = f"{worst.example.about!r} ({worst.example.task})"
-    return found, f"logits differ ({'; '.join(broken)}), most at {about}: {where}"
-
-
-def _other_prompt_lengths(chain: Chain, folder: Path, answers: list[ChatAnswer]) -> str | None:
-    """Which prompt an engine has read as another number of tokens: it has another template."""
-    tokenizer = load_tokenizer(folder)
-    for example, answer in zip(chain.examples, answers, strict=True):
-        wanted = len(prompt_ids(tokenizer, example))
-        if answer.prompt_tokens != wanted:
-            return (
-                f"the prompt of {example.about!r} ({example.task}) has {wanted} tokens and was "
-                f"read as {answer.prompt_tokens}; serve it with the folder's own chat template"
-            )
-    return None

@@ -57,6 +57,18 @@ class _Completion(BaseModel):
     usage: _Usage
 
 
+class _Model(BaseModel):
+    id: str
+
+
+class _Models(BaseModel):
+    data: list[_Model]
+
+
+class _Tokens(BaseModel):
+    tokens: list[int]
+
+
 @asynccontextmanager
 async def named_errors(timeout_s: float) -> AsyncIterator[None]:
     """Turns what goes wrong on the way to a server into sentences.
@@ -145,6 +157,30 @@ def read_piece(data: str) -> str:
         return str(choices[0]["delta"].get("content") or "") if choices else ""
     except (orjson.JSONDecodeError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise ServerError(f"vLLM streamed what is no answer: {data[:_SHOWN]!r}") from error
+
+
+def read_models(content: bytes) -> list[str]:
+    """The names under which a server's model and adapters are asked for.
+
+    Raises:
+        ServerError: it is no such list.
+    """
+    try:
+        return [each.id for each in _Models.model_validate_json(content).data]
+    except ValidationError as error:
+        raise ServerError(f"vLLM lists no models but {content[:_SHOWN]!r}") from error
+
+
+def read_tokens(content: bytes) -> list[int]:
+    """The token ids of a prompt.
+
+    Raises:
+        ServerError: there are none.
+    """
+    try:
+        return _Tokens.model_validate_json(content).tokens
+    except ValidationError as error:
+        raise ServerError(f"vLLM names no token ids but {content[:_SHOWN]!r}") from error
 
 
 def _is_json(text: str) -> bool:

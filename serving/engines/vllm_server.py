@@ -25,19 +25,21 @@ from tenacity import (
 )
 
 from data.errors import EngineError, SettingsError
+from data.prompts import Message
 from serving.engines.chat import ChatAnswer, ChatRequest
 from serving.engines.openai_api import (
     ServerError,
     named_errors,
     not_ok,
     read_completion,
+    read_models,
     read_piece,
+    read_tokens,
 )
 
 CHAT: Final = "/v1/chat/completions"
 _HEALTH_TIMEOUT_S: Final = 2.0
 _SPARE_CONNECTIONS: Final = 4
-_SHOWN: Final = 300
 _LONGEST_WAIT_S: Final = 10.0
 
 
@@ -140,11 +142,16 @@ class VllmServerEngine:
         Raises:
             EngineError: it does not say.
         """
-        listed = await self._manage("GET", "/v1/models")
-        try:
-            return [str(each["id"]) for each in json.loads(listed)["data"]]
-        except (ValueError, TypeError, KeyError) as error:
-            raise EngineError(f"vLLM lists no models but {listed[:_SHOWN]!r}") from error
+        return read_models(await self._manage("GET", "/v1/models"))
+
+    async def token_ids(self, messages: Sequence[Message]) -> list[int]:
+        """A prompt's tokens, as the server reads it with its own tokenizer and chat template.
+
+        Raises:
+            EngineError: it does not say, or does not know the model.
+        """
+        body = {"model": self._model, "messages": list(messages)}
+        return read_tokens(await self._manage("POST", "/tokenize", body))
 
     async def health(self) -> bool:
         """Whether the server says that it is well; asked whatever the circuit breaker thinks."""

@@ -29,6 +29,11 @@ lora: {rank: 8, alpha: 16}
 tuning: {epochs: 0.5, batch_examples: 8, max_tokens: 2048, learning_rate: 1.0e-3}
 quantization: {samples: 16}
 """
+PARITY = """
+{examples: 8, answers: 4, limits: {w8a8: {max_abs_diff: 1, top1_agreement: 0.9, kl_mean: 0.01,
+                                          answer_agreement: 0, score_drop: 1}}}
+"""
+"""Half trained, the likeliest tokens are nearly ties; how far logits are apart says more."""
 REVIEWS = 130
 STEPS = [
     "ingest-labels",
@@ -39,6 +44,7 @@ STEPS = [
     "train-llm",
     "merge-llm",
     "quantize-llm",
+    "compare-llm",
     "evaluate-llm",
     "gate-llm",
     "register-llm",
@@ -59,7 +65,10 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         labels=str(labels),
         summaries=str(gold_labels().with_name("summaries.json")),
         recipe=str(recipe),
-        given={"evaluation_settings": "{repeats: 1, free: 4, resamples: 200, threads: 1}"},
+        given={
+            "parity_settings": PARITY,
+            "evaluation_settings": "{repeats: 1, free: 4, resamples: 200, threads: 1}",
+        },
     )
     return {"home": home, "summary": summary}
 
@@ -79,6 +88,10 @@ def test_the_summary_names_what_was_made(small):
         assert model["metrics"]["obeyed"]["value"] == 1.0  # decoded under the schema
         assert model["metrics"]["cited"]["value"] == 1.0
     assert found["nulls"]["majority"]["category_macro_f1"]["value"] < 0.5
+    links = {link["name"]: link["scores"] for link in found["parity"]["links"]}
+    assert links["adapter → merged"]["top1_agreement"] > 0.999
+    assert 0 < links["merged → quantized"]["max_abs_diff"] < 1
+    assert "compared with itself" in found["parity"]["left_out"]["served"]
     assert found["gate"]["verdict"] != "pass"  # so little is not enough to beat every baseline
     assert found["deployment"] is None
     assert "no alias was set" in found["registration"]

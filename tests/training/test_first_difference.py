@@ -6,9 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from data.errors import EngineError
 from data.examples import read_examples
-from training.answer_scores import load_scored_model, load_tokenizer, render_examples
-from training.first_difference import first_differing_block, first_differing_prompt
+from training.answer_scores import load_scored_model, load_tokenizer, prompt_ids, render_examples
+from training.first_difference import (
+    first_differing_block,
+    first_differing_prompt,
+    first_misread_prompt,
+)
 
 
 class Altered:
@@ -21,6 +26,21 @@ class Altered:
         found = self._model(**given)
         found.logits = found.logits * self._head
         return found
+
+
+class Reader:
+    """A server that reads prompts with a folder's tokenizer; the last one as told."""
+
+    name = "server"
+
+    def __init__(self, folder, examples, change):
+        tokenizer = load_tokenizer(folder)
+        self._ids = {each.messages[-1]["content"]: prompt_ids(tokenizer, each) for each in examples}
+        self._last, self._change = examples[-1].messages[-1]["content"], change
+
+    async def token_ids(self, messages):
+        ids = self._ids[messages[-1]["content"]]
+        return self._change(ids) if messages[-1]["content"] == self._last else ids
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +90,29 @@ def test_files_that_differ_without_a_prompt_differing_are_named(tiny_base, tmp_p
     found = first_differing_prompt(tiny_base, folder, examples)
     assert found is not None
     assert "the tokenizers differ in ['tokenizer.json']" in found
+
+
+def test_a_server_that_reads_every_prompt_alike_differs_nowhere(tiny_base, examples):
+    assert first_misread_prompt(tiny_base, Reader(tiny_base, examples, list), examples) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda ids: [*ids[:3], 7, *ids[4:]], "from token 3 on: "),
+        (lambda ids: ids[:-2], "became the prompt's end; serve the folder with its own tokenizer"),
+    ],
+)
+def test_the_prompt_that_a_server_reads_otherwise_is_named(tiny_base, examples, change, message):
+    found = first_misread_prompt(tiny_base, Reader(tiny_base, examples, change), examples)
+    assert found.startswith("server reads other token ids in the prompt of ")
+    assert repr(examples[-1].about) in found
+    assert message in found
+
+
+def test_a_server_that_does_not_say_is_told(tiny_base, examples):
+    def refuse(ids):
+        raise EngineError("no such model")
+
+    found = first_misread_prompt(tiny_base, Reader(tiny_base, examples, refuse), examples)
+    assert found == "server did not say how it reads the prompts: no such model"

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from data.errors import ArtifactError, ExportError, SettingsError
+from data.errors import ArtifactError, DataUnfitError, ExportError, SettingsError
 from data.examples import read_examples
 from data.manifest import MANIFEST_NAME, read_manifest, write_manifest
 from serving.engines.chat import ChatAnswer, ChatRequest
 from serving.engines.chat_transformers import TransformersChatEngine
 from serving.language_model import load_language_model
 from training.answer_scores import load_tokenizer, prompt_ids
-from training.llm_parity import PARITY_KIND, PARITY_NAME, check_parity_chain
+from training.llm_parity import PARITY_KIND, PARITY_NAME, Asking, check_parity_chain
 from training.merge_llm import merge_adapter
 from training.parity_limits import LIMITS
 
@@ -93,8 +93,9 @@ def broken(out, parts, **more):
         check(out, parts, **more)
     assert not (out / MANIFEST_NAME).exists()
     report = json.loads((out / PARITY_NAME).read_text(encoding="utf-8"))
-    assert str(refused.value) == f"the link {report[-1]['name']} is broken: {report[-1]['problem']}"
-    assert all(link["problem"] is None for link in report[:-1])
+    *whole, last = report["links"]
+    assert str(refused.value) == f"the link {last['name']} is broken: {last['problem']}"
+    assert all(link["problem"] is None for link in whole)
     return str(refused.value)
 
 
@@ -111,7 +112,8 @@ def test_a_chain_that_holds_is_measured_link_by_link(tmp_path, parts):
     assert facts["stages"]["quantized"] == read_manifest(parts["quantized"]).digest
     assert read_manifest(tmp_path / "out", PARITY_KIND).facts == facts
     written = json.loads((tmp_path / "out" / PARITY_NAME).read_text(encoding="utf-8"))
-    assert written == facts["links"]
+    assert written == {key: facts[key] for key in ("links", "engines", "left_out")}
+    assert "compared with itself" in written["left_out"]["served"]
 
 
 def test_an_adapter_over_nf4_is_compared_in_nf4(
@@ -250,6 +252,52 @@ def test_the_first_answer_that_differs_is_shown(tmp_path, parts):
     assert "(labels) from character" in message
     assert "'absent" in message
     assert "became 'mixed" in message
+
+
+def test_token_ids_come_before_answers(tmp_path, parts):
+    here = GoldEngine(parts["quantized"], parts["targets"])
+
+    class Misreading(GoldEngine):
+        async def token_ids(self, messages):
+            return [1, 2, 3]
+
+        async def complete(self, requests):
+            raise AssertionError("asked though it reads other prompts")
+
+    there = Misreading(parts["quantized"], parts["targets"])
+    engines = {"quantized": here, "served": there}
+    found = broken(tmp_path / "out", parts, engines=engines, reader=there)
+    assert found.startswith(
+        "the link quantized → served is broken: gold reads other token ids in the prompt of "
+    )
+
+
+def test_whole_answers_are_asked_of_the_short_ones(tmp_path, parts):
+    class Noting(GoldEngine):
+        async def complete(self, requests):
+            asked.append([request.max_tokens for request in requests])
+            return await super().complete(requests)
+
+    asked = []
+    engines = {
+        stage: Noting(parts["quantized"], parts["targets"]) for stage in ("quantized", "served")
+    }
+    tokenizer = load_tokenizer(parts["quantized"])
+    lengths = sorted(
+        len(tokenizer.encode(each.answer))
+        for each in read_examples(parts["targets"] / "validation.jsonl")
+    )
+    most = lengths[len(lengths) // 2]
+    asking = Asking(count=3, task="labels", max_tokens=most)
+    facts = check(tmp_path / "out", parts, engines=engines, asking=asking).facts
+    assert asked == [[most] * 3] * 2
+    assert facts["links"][-1]["prompts"] == facts["links"][-1]["answers"]["examples"] == 3
+    assert facts["links"][0]["prompts"] == COUNT
+    assert facts["engines"] == {"quantized": "gold", "served": "gold"}
+    assert facts["left_out"] == {}
+    nothing = Asking(count=3, task="labels", max_tokens=lengths[0] // 2)
+    with pytest.raises(DataUnfitError, match="has an answer of at most"):
+        check(tmp_path / "again", parts, engines=engines, asking=nothing)
 
 
 def test_real_engines_of_one_model_agree(tmp_path, parts):

@@ -230,6 +230,24 @@ def test_it_may_be_used_from_one_loop_after_another() -> None:
     asyncio.run(once())
 
 
+def test_a_prompts_token_ids_are_the_servers_own() -> None:
+    async def scene(engine: VllmServerEngine, fake: Any) -> None:
+        assert await engine.token_ids(ASKED.messages) == [1, 46, 2]
+        asked = {"model": "matjip", "messages": list(ASKED.messages)}
+        assert fake.requests == [("/tokenize", asked)]
+        with pytest.raises(EngineError, match="names no token ids but"):
+            await engine.token_ids(ASKED.messages)
+        with pytest.raises(EngineError, match=r"refused \(404\): 'no such model'"):
+            await engine.token_ids(ASKED.messages)
+
+    play(
+        scene,
+        http({"tokens": [1, 46, 2], "count": 3}),
+        http({"tokens": "1 46 2"}),
+        http({"error": {"message": "no such model"}}, 404),
+    )
+
+
 def test_models_health_and_adapters() -> None:
     async def scene(engine: VllmServerEngine, fake: Any) -> None:
         assert await engine.models() == ["matjip", "challenger"]

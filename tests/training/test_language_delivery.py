@@ -1,0 +1,79 @@
+"""The parity chain as the step runs it: engines of its own, short answers, a server or none."""
+
+import json
+
+import pytest
+
+from data.errors import ExportError, SettingsError
+from data.manifest import read_manifest
+from data.settings import parse_settings
+from training.language_delivery import LanguageParitySettings, compare_language_chain
+from training.llm_parity import PARITY_KIND
+from training.parity_limits import FEW_ANSWERS, LIMITS
+
+LOOSE = "{max_abs_diff: 4, top1_agreement: 0.8, kl_mean: 0.2, answer_agreement: 0, score_drop: 1}"
+"""A random model's likeliest tokens are near ties."""
+SETTINGS = f"{{examples: 4, answers: 2, answer_tokens: 400, limits: {{w8a8: {LOOSE}}}}}"
+
+
+@pytest.fixture
+def parts(language_targets, tiny_base, tiny_adapter, tiny_merged, tiny_w8a8):
+    """What the step is given."""
+    return {
+        "targets": language_targets,
+        "base": tiny_base,
+        "adapter": tiny_adapter,
+        "merged": tiny_merged,
+        "quantized": tiny_w8a8,
+    }
+
+
+def compare(parts, out, text=SETTINGS, **more):
+    settings = parse_settings(LanguageParitySettings, text, where="parity settings")
+    return compare_language_chain(**parts, settings=settings, out=out, **more)
+
+
+def test_without_a_server_the_chain_ends_with_int8_and_says_why(tmp_path, parts):
+    manifest = compare(parts, tmp_path / "parity")
+    assert read_manifest(tmp_path / "parity", PARITY_KIND) == manifest
+    said = json.loads((tmp_path / "parity" / "parity.json").read_bytes())
+    first, second = said["links"]
+    assert (first["name"], second["name"]) == ("adapter → merged", "merged → quantized")
+    assert first["prompts"] == second["scores"]["examples"] == 4
+    assert second["answers"]["examples"] == 2
+    assert said["engines"].keys() == {"merged", "quantized"}
+    assert all(name.startswith("transformers-") for name in said["engines"].values())
+    assert "no server was given" in said["left_out"]["served"]
+
+
+def test_the_same_models_leave_the_same_digest(tmp_path, parts):
+    one, other = (compare(parts, tmp_path / name).digest for name in ("one", "other"))
+    assert one == other
+
+
+def test_a_server_that_is_not_there_breaks_the_last_link(tmp_path, parts):
+    with pytest.raises(ExportError, match="quantized → served is broken: vllm matjip") as refused:
+        compare(parts, tmp_path / "parity", served_url="http://127.0.0.1:9")
+    assert "vLLM cannot be reached" in str(refused.value)
+    said = json.loads((tmp_path / "parity" / "parity.json").read_bytes())
+    assert [link["problem"] is None for link in said["links"]] == [True, True, False]
+    assert said["engines"]["served"] == "vllm matjip"
+    assert said["left_out"] == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("{examples: 0}", "examples"), ("{limits: {int8: {}}}", "int8"), ("{asked: 3}", "asked")],
+)
+def test_wrong_settings_are_refused(text, says):
+    with pytest.raises(SettingsError, match=says):
+        parse_settings(LanguageParitySettings, text, where="parity settings")
+
+
+def test_few_answers_may_lose_one_whole():
+    assert FEW_ANSWERS.keys() == LIMITS.keys()
+    for name, limits in FEW_ANSWERS.items():
+        assert 1 / LanguageParitySettings().answers < limits.score_drop
+        # Token by token nothing is loosened.
+        for figure in ("max_abs_diff", "top1_agreement", "kl_mean"):
+            assert getattr(limits, figure) == getattr(LIMITS[name], figure)
