@@ -42,7 +42,8 @@ async def ask_model(
     Args:
         engine: the model.
         gold: what is asked.
-        repeats: how often examples and restaurants are asked at temperature 0.
+        repeats: how often examples are asked at temperature 0; restaurants, whose steps ask the
+            same kinds of prompt and take longest, are asked once.
         name: as progress lines call it.
         free: how many examples are asked once without a schema too, the tasks in turn.
         answer_tokens: the most an answer to an example may take, by task.
@@ -62,7 +63,7 @@ async def ask_model(
             constrained.append(
                 await ask_examples(engine, gold.examples, answer_tokens=answer_tokens, order=order)
             )
-        if summarise is not None and gold.restaurants:
+        if repeat == 0 and summarise is not None and gold.restaurants:
             with _told(name, f"{len(gold.restaurants)} restaurants"):
                 # At once, as a server has them: vLLM batches what waits together.
                 asked = [summarise(engine, each.reviews) for each in gold.restaurants]

@@ -39,7 +39,7 @@ from training.evaluation.predictions import PREDICTIONS_NAME
 
 LANGUAGE_EVALUATION_KIND: Final = "language_evaluation"
 METRICS_NAME: Final = "metrics.json"
-FREE_EXAMPLES: Final = 100
+FREE_EXAMPLES: Final = 32
 
 
 def evaluate_language_models(
@@ -66,7 +66,7 @@ def evaluate_language_models(
         out: folder to write, of kind "language_evaluation".
         split: the split that the targets were built from: the restaurants' reviews.
         part: which part of it.
-        repeats: how often examples and restaurants are asked at temperature 0, at least 1.
+        repeats: how often examples are asked at temperature 0, at least 1.
         free: how many examples are asked once more without a schema, for the raw rates; a model
             that does not know when to end takes its longest time there.
         restaurants: ask whole restaurants, from their reviews to their summaries.
