@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import escape
 
 from data.errors import SettingsError
 from data.manifest import read_labelled_reviews, read_manifest
 from pipelines.arguments import gold_labels, language_arguments
+from pipelines.demo import deployments_of
 from pipelines.language import run_language
+from pipelines.language_report import render_language
 from pipelines.language_traffic import ask_summary
 from pipelines.local import Home, load_run, run_graph, source_digest
 from pipelines.placement import local_placement
@@ -17,6 +20,7 @@ from pipelines.steps import one_step
 from pipelines.train_language import train_language
 from serving.gateway.language_schemas import SummaryOut
 from serving.registry.connection import connect
+from serving.registry.language_deploy import DEPLOYMENT_NAME
 
 SMALL = """
 name: small
@@ -125,11 +129,14 @@ def test_what_an_alias_names_is_deployed_and_answers_through_the_gateway(small, 
     """The gate refuses so small a model; here a person makes it champion by hand."""
     home = small["home"]
     run = load_run(home, small["summary"]["run_id"])
+    with pytest.raises(SettingsError, match="has deployed nothing"):
+        deployments_of(run)
     registry = connect(run.arguments["tracking_uri"])
     registry.client.set_registered_model_alias("matjip-language", "champion", "2")
     graph = train_language(local_placement(source_digest()))
     run_graph(one_step(graph, "deploy-llm", run, {}), {}, run, home, caching=False)
     deployment = run.artifact("deploy-llm", "deployment")
+    assert deployments_of(run) == ["--language-deployment", str(deployment / DEPLOYMENT_NAME)]
     split = run.artifact("split-dataset", "split")
     log, store_url = tmp_path / "gateway.log", f"sqlite:///{tmp_path}/store.db"
     answer = SummaryOut.model_validate(ask_summary(deployment, split, store_url, log))
@@ -145,6 +152,10 @@ def test_what_an_alias_names_is_deployed_and_answers_through_the_gateway(small, 
     ]
     assert cited
     assert all(each.span in texts[each.review_id] for each in cited)
+    page = render_language(small["summary"] | {"sample": answer.model_dump(mode="json")})
+    assert "Gate: fail." in page or "Gate: inconclusive." in page
+    assert str(escape(cited[0].span)) in page
+    assert "w8a8" in page
 
 
 def test_summaries_of_restaurants_that_are_not_there_are_quarantined(small):

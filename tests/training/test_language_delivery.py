@@ -7,7 +7,16 @@ import pytest
 from data.errors import ExportError, SettingsError
 from data.manifest import read_manifest
 from data.settings import parse_settings
-from training.language_delivery import LanguageParitySettings, compare_language_chain
+from serving.registry.connection import log_run
+from serving.registry.signature import CHAT_SIGNATURE
+from serving.registry.versions import register_version
+from training.language_delivery import (
+    LanguageEvaluationSettings,
+    LanguageParitySettings,
+    compare_language_chain,
+    deploy_language_candidate,
+    evaluate_language_candidate,
+)
 from training.llm_parity import PARITY_KIND
 from training.parity_limits import FEW_ANSWERS, LIMITS
 
@@ -77,3 +86,73 @@ def test_few_answers_may_lose_one_whole():
         # Token by token nothing is loosened.
         for figure in ("max_abs_diff", "top1_agreement", "kl_mean"):
             assert getattr(limits, figure) == getattr(LIMITS[name], figure)
+
+
+@pytest.fixture
+def champion(registry, tiny_merged):
+    """The merged model, registered, and champion."""
+    run_id = log_run(
+        registry,
+        experiment="matjip",
+        run_name="r",
+        params={},
+        metrics={},
+        tags={},
+        artifacts={},
+        idempotency_key="k",
+    )
+    version = register_version(
+        registry,
+        name="language",
+        folder=tiny_merged,
+        tags={"evidence_id": "e1"},
+        description="",
+        run_id=run_id,
+        idempotency_key="v",
+        signature=CHAT_SIGNATURE,
+    )
+    registry.client.set_registered_model_alias("language", "champion", version.version)
+    return version
+
+
+@pytest.mark.parametrize("parent", ["tiny_base", "tiny_merged"])
+def test_the_champion_is_measured_too_but_never_twice(
+    registry, champion, tiny_w8a8, tmp_path, monkeypatch, request, parent
+):
+    asked = {}
+    monkeypatch.setattr(
+        "training.language_delivery.evaluate_language_models",
+        lambda targets, engines, out, *, folders, **rest: asked.update(
+            {name: read_manifest(folders[name]).digest for name in engines}
+        ),
+    )
+    merged = request.getfixturevalue(parent)
+    evaluate_language_candidate(
+        tmp_path / "targets",
+        split=tmp_path / "split",
+        merged=merged,
+        quantized=tiny_w8a8,
+        tracking_uri=registry.uri,
+        model_name="language",
+        settings=LanguageEvaluationSettings(),
+        out=tmp_path / "out",
+    )
+    assert asked["parent"] == read_manifest(merged).digest
+    if parent == "tiny_merged":
+        assert asked.keys() == {"candidate", "parent"}
+    else:
+        assert asked["champion"] == champion.tags["manifest_digest"]
+
+
+def test_without_a_champion_nothing_is_deployed_and_the_folder_says_so(registry, tmp_path):
+    manifest = deploy_language_candidate(
+        registry.uri,
+        "language",
+        challenger_share=0.5,
+        models=tmp_path / "models",
+        base_url="",
+        out=tmp_path / "out",
+    )
+    assert manifest.facts["status"] == "skipped"
+    assert "no champion" in manifest.facts["reason"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.json"]
