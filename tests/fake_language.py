@@ -1,24 +1,33 @@
-"""Stand-ins for language models: an engine that knows a few words, and a server that may fail.
+"""Stand-ins for language models: an engine that knows a few words, a server that may fail, a relay.
+
+And what serves them: an app in a thread, and the gateway in a process of its own.
 
 Loaded by path (`runpy.run_path`): tests are no package.
 """
 
 import asyncio
 import json
+import os
 import re
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import httpx
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
 from data.contract import ASPECTS, KOREAN
 from serving.engines.chat import ChatAnswer, ChatRequest
+from serving.engines.openai_api import IDLE_S
 from serving.language_deployment import LanguageArm, LanguageDeployment
 
 WORDS = {"불친절": "service negative", "친절": "service positive", "맛있": "food positive"}
@@ -82,10 +91,14 @@ def keyword_answer(prompt: str) -> str:
 
 
 class FakeServer:
-    """OpenAI's API over keywords; ``mode`` is how it fails, ``bodies`` what it was sent."""
+    """OpenAI's API over keywords; ``mode`` is how it fails, ``bodies`` what it was sent.
+
+    ``missing`` of its next answers say that it has no such model.
+    """
 
     def __init__(self) -> None:
         self.mode, self.bodies, self.left, self.app = "ok", [], threading.Event(), FastAPI()
+        self.missing, self.callers = 0, set[tuple[str, int]]()
         for path in ("/v1/chat/completions", "/v1/completions"):
             self.app.post(path)(self.answer)
         self.app.get("/health")(lambda: Response(status_code=500 if self.mode == "500" else 200))
@@ -94,6 +107,10 @@ class FakeServer:
     async def answer(self, request: Request) -> Response:
         body = await request.json()
         self.bodies.append(body)
+        self.callers.add(tuple(request.client or ("", 0)))
+        if self.missing:
+            self.missing -= 1
+            return Response('{"error":{"message":"no such model"}}', 404)
         while self.mode == "slow" and not await request.is_disconnected():
             await asyncio.sleep(0.01)
         if self.mode.isdecimal():
@@ -123,6 +140,38 @@ class FakeServer:
             self.left.set()
 
 
+class Relay:
+    """Stands before a real server: ``said`` keeps every body that went there, and its answer."""
+
+    def __init__(self, target: str) -> None:
+        self.said: list[tuple[dict[str, Any], bytes]] = []
+        limits = httpx.Limits(keepalive_expiry=IDLE_S)
+        self._client = httpx.AsyncClient(
+            base_url=target, timeout=120, limits=limits, trust_env=False
+        )
+        self.app = FastAPI(lifespan=self._closing)
+        self.app.api_route("/{path:path}", methods=["GET", "POST"])(self.pass_on)
+
+    @asynccontextmanager
+    async def _closing(self, _app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await self._client.aclose()
+
+    async def pass_on(self, request: Request) -> Response:
+        body = await request.body()
+        kept = {"Content-Type": request.headers.get("content-type", "application/json")}
+        try:
+            answer = await self._client.request(
+                request.method, request.url.path, content=body, headers=kept
+            )
+        except httpx.HTTPError:
+            return Response(status_code=502)
+        if body:
+            self.said.append((json.loads(body), answer.content))
+        kind = answer.headers.get("content-type")
+        return Response(answer.content, answer.status_code, media_type=kind)
+
+
 @contextmanager
 def serve(app: Any) -> Iterator[str]:
     """An app on a free port of this machine, in a thread; gives its root."""
@@ -141,7 +190,50 @@ def serve(app: Any) -> Iterator[str]:
         thread.join(30)
 
 
-def language_deployment(*endpoints: dict[str, Any], **changes: Any) -> LanguageDeployment:
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def gateway_command(*options: object) -> list[str]:
+    return [sys.executable, "-m", "serving.gateway.app", *map(str, options)]
+
+
+@contextmanager
+def run_gateway(folder: Path, *options: object) -> Iterator[httpx.Client]:
+    """The gateway's command, its store and log in this folder; gives a client once it answers."""
+    port, log = free_port(), folder / "gateway.log"
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "MATJIP_STORE_URL": f"sqlite:///{folder / 'store.db'}",
+    }
+    command = gateway_command(*options, "--port", port)
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+            _wait_until_up(client, process, log)
+            yield client
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _wait_until_up(client: httpx.Client, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if client.get("/health").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.05)
+    raise RuntimeError(f"the gateway did not start:\n{log.read_text()}")
+
+
+def language_deployment(
+    *endpoints: dict[str, Any], answer_tokens: Sequence[int] = (1_024, 1_024), **changes: Any
+) -> LanguageDeployment:
     """A champion, and a challenger if there are two endpoints, sharing the units evenly."""
     arms = [
         LanguageArm(
@@ -152,8 +244,11 @@ def language_deployment(*endpoints: dict[str, Any], **changes: Any) -> LanguageD
             evidence_id="e",
             share=1 / len(endpoints),
             endpoint=endpoint,
+            max_answer_tokens=most,
         )
-        for name, endpoint in zip(("champion", "challenger"), endpoints, strict=False)
+        for name, endpoint, most in zip(
+            ("champion", "challenger"), endpoints, answer_tokens, strict=False
+        )
     ]
     said = {"experiment_id": "language-test", "salt": "a salt for tests", "arms": arms}
     return LanguageDeployment.model_validate(

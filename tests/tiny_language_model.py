@@ -124,3 +124,11 @@ def write_adapter(
     digest = tokenizer_digest(base)
     said = {"base_digest": read_manifest(base).digest, "tokenizer_digest": digest}
     return write_manifest(folder, ADAPTER_KIND, said | facts)
+
+
+def write_family(folder: Path, *, seed: int) -> None:
+    """base, int8, first and second: a model, its INT8 by llm-compressor, two adapters."""
+    write_model(folder / "base", seed=seed)
+    write_quantized(folder / "int8", folder / "base")
+    write_adapter(folder / "first", folder / "base", seed=2)
+    write_adapter(folder / "second", folder / "base", seed=3)

@@ -48,7 +48,9 @@ class LanguageEvaluationSettings(BaseModel):
     free: int = Field(
         default=FREE_EXAMPLES, ge=0, description="Examples asked without a schema, for raw rates."
     )
-    threads: int = Field(default=2, ge=1, description="Of torch, in this process.")
+    threads: int = Field(
+        default=1, ge=1, description="Of torch; on a CPU a small model answers fastest with one."
+    )
 
 
 class LanguageParitySettings(BaseModel):

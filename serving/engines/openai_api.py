@@ -15,7 +15,12 @@ from pydantic import BaseModel, Field, ValidationError
 from data.errors import EngineError
 from serving.engines.chat import ChatAnswer
 
-_ASK_AGAIN: Final = frozenset({429, 502, 503, 504})
+IDLE_S: Final = 2.0
+"""A connection is used again within this time. vLLM closes one after 5 idle seconds, and a request
+that is just then on its way breaks off: seen with httpx's own default, which is 5 s too."""
+_ASK_AGAIN: Final = frozenset({404, 429, 502, 503, 504})
+_REPLACED_S: Final = 0.5
+"""A model that is not there may be an adapter that is being replaced; it is back within this."""
 _SHOWN: Final = 300
 
 
@@ -99,12 +104,13 @@ def not_ok(response: httpx.Response) -> ServerError:
     with suppress(orjson.JSONDecodeError, TypeError, KeyError):
         said = str(orjson.loads(response.content)["error"]["message"])
     after = response.headers.get("Retry-After", "")
+    wait_s = _REPLACED_S if status == httpx.codes.NOT_FOUND else 0.0
     refused = httpx.codes.is_client_error(status)
     return ServerError(
         f"vLLM {'refused' if refused else 'failed'} ({status}): {said[:_SHOWN]!r}",
         again=status in _ASK_AGAIN,
         refused=refused,
-        wait_s=float(after) if after.isdecimal() else 0.0,
+        wait_s=float(after) if after.isdecimal() else wait_s,
     )
 
 

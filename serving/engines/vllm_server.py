@@ -1,6 +1,7 @@
 """vLLM over its OpenAI API: every prompt an answer or a reason, whatever the server does.
 
-A prompt is asked again only where nobody can have worked on it: no connection, 429, 502, 503, 504.
+A prompt is asked again only where nobody can have worked on it: no connection, 404 (an adapter that
+is being replaced), 429, 502, 503, 504.
 A server that fails several times in a row is left alone for a while (purgatory's circuit breaker),
 so that callers hear at once that it is down. Requests at once are bounded.
 """
@@ -28,6 +29,7 @@ from data.errors import EngineError, SettingsError
 from data.prompts import Message
 from serving.engines.chat import ChatAnswer, ChatRequest
 from serving.engines.openai_api import (
+    IDLE_S,
     ServerError,
     named_errors,
     not_ok,
@@ -164,6 +166,11 @@ class VllmServerEngine:
     async def load_adapter(self, name: str, folder: Path) -> None:
         """Have the server answer to ``name`` with an adapter, without a restart.
 
+        One that has the name is forgotten as soon as the new one is known to load. For a moment
+        nobody has it, and who asks is told 404 and asks again; answers under way end as they began.
+        vLLM 0.32's own load_inplace has no such moment, but reads the adapter from disk at every
+        step from then on (and dies where the folder is gone), and changes answers under way.
+
         Args:
             name: under which it is asked for; one that is loaded is replaced.
             folder: as the server sees it. Check it first: serving/adapter_folder.py.
@@ -171,8 +178,14 @@ class VllmServerEngine:
         Raises:
             EngineError: the server refused; adapters may be managed only if it was started so.
         """
-        body = {"lora_name": name, "lora_path": str(folder), "load_inplace": True}
-        await self._manage("POST", "/v1/load_lora_adapter", body)
+        trial, there = f"{name}.next", await self.models()
+        if trial in there:  # whoever tried before was cut short
+            await self.unload_adapter(trial)
+        if name in there:
+            await self._load_adapter(trial, folder)
+            await self.unload_adapter(trial)
+            await self.unload_adapter(name)
+        await self._load_adapter(name, folder)
 
     async def unload_adapter(self, name: str) -> None:
         """Have the server forget an adapter.
@@ -181,6 +194,10 @@ class VllmServerEngine:
             EngineError: it knows none of that name.
         """
         await self._manage("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+
+    async def _load_adapter(self, name: str, folder: Path) -> None:
+        body = {"lora_name": name, "lora_path": str(folder)}
+        await self._manage("POST", "/v1/load_lora_adapter", body)
 
     async def aclose(self) -> None:
         """Let go of every connection."""
@@ -262,7 +279,9 @@ class VllmServerEngine:
             base_url=self._root,
             headers=self._headers,
             timeout=httpx.Timeout(None, connect=self._patience.connect_s),
-            limits=httpx.Limits(max_connections=self._concurrency + _SPARE_CONNECTIONS),
+            limits=httpx.Limits(
+                max_connections=self._concurrency + _SPARE_CONNECTIONS, keepalive_expiry=IDLE_S
+            ),
             trust_env=False,
         )
 

@@ -186,6 +186,8 @@ def first_problem(error: ValidationError) -> tuple[str | None, str]:
     for line in error.errors(include_input=False, include_url=False, include_context=False):
         name = ".".join(str(part)[:64] for part in line["loc"])
         text = line["msg"].removeprefix("Value error, ")
+        if not name and line["type"] == "model_type":
+            text = "the body is no JSON object; send {…}"
         said.append((name or None, f"{name}: {text}" if name else text))
     return said[0][0], "; ".join(text for _, text in said[:20])
 

@@ -16,6 +16,7 @@ import orjson
 from purgatory import AsyncCircuitBreakerFactory
 from purgatory.domain.model import OpenedState
 
+from serving.engines.openai_api import IDLE_S
 from serving.gateway.limits import Refusal
 from serving.gateway.settings import ServingSettings
 from serving.language_deployment import OpenAIEndpoint
@@ -31,6 +32,9 @@ EVENT_STREAM: Final = "text/event-stream"
 _MOST_BYTES: Final = 16_777_216
 _HEALTH_TIMEOUT_S: Final = 0.7
 """Kubernetes gives a readiness probe one second; a server that hangs must not fail ours."""
+_REPLACED_S: Final = (0.2, 0.4, 0.8)
+"""Waits before a server that has not our model is asked again: an adapter that is being replaced
+(VllmServerEngine.load_adapter) is gone for a moment, and nobody has worked on the request."""
 _CALLERS_FAULT: Final = frozenset({400, 413, 422})
 _SHOWN: Final = 500
 
@@ -45,7 +49,9 @@ class Upstream:
         self._client = httpx.AsyncClient(
             base_url=endpoint.base_url,
             timeout=httpx.Timeout(settings.language_timeout_s, connect=settings.upstream_connect_s),
-            limits=httpx.Limits(max_connections=settings.max_language_requests),
+            limits=httpx.Limits(
+                max_connections=settings.max_language_requests, keepalive_expiry=IDLE_S
+            ),
             headers={"Accept-Encoding": "identity"} | _bearer(settings.upstream_api_key),
             trust_env=False,
         )
@@ -66,8 +72,7 @@ class Upstream:
             Refusal: the server refused, failed, was late, or said what is no answer.
         """
         async with self._watched(), asyncio.timeout(self._settings.language_timeout_s):
-            request = self._client.build_request("POST", path, json=self._to_our_model(body))
-            response = await self._client.send(request, stream=True)
+            response = await self._send(path, body)
             async with aclosing(response):
                 content = await _content(response)
                 _refuse_unless_ok(response, content)
@@ -85,10 +90,7 @@ class Upstream:
             self._settings.upstream_idle_s, connect=self._settings.upstream_connect_s
         )
         async with self._watched(), asyncio.timeout(self._settings.language_timeout_s):
-            request = self._client.build_request(
-                "POST", path, json=self._to_our_model(body), timeout=timeout
-            )
-            response = await self._client.send(request, stream=True)
+            response = await self._send(path, body, timeout)
             try:
                 await _refuse_unless_stream(response)
             except BaseException:
@@ -127,8 +129,21 @@ class Upstream:
         """Let go of every connection."""
         await self._client.aclose()
 
-    def _to_our_model(self, body: dict[str, Any]) -> dict[str, Any]:
-        return body | {"model": self._endpoint.model}
+    async def _send(
+        self, path: UpstreamPath, body: dict[str, Any], timeout: httpx.Timeout | None = None
+    ) -> httpx.Response:
+        """The server's answer as it begins; the caller closes it."""
+        ours = body | {"model": self._endpoint.model}
+        for wait_s in (*_REPLACED_S, None):
+            request = self._client.build_request(
+                "POST", path, json=ours, timeout=timeout or self._client.timeout
+            )
+            response = await self._client.send(request, stream=True)
+            if response.status_code != httpx.codes.NOT_FOUND or wait_s is None:
+                break
+            await response.aclose()
+            await asyncio.sleep(wait_s)
+        return response
 
     async def _get(self, path: UpstreamPath) -> httpx.Response:
         return await self._client.get(path)

@@ -8,6 +8,7 @@ import codecs
 import contextlib
 import functools
 import os
+import runpy
 import shlex
 import shutil
 import signal
@@ -19,6 +20,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -290,6 +292,30 @@ class VllmServer:
     def stop(self) -> None:
         end(self.process)
 
+    def kill(self) -> None:
+        """At once, with what it started: a group of its own."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+
+    async def running(self, client: httpx.AsyncClient) -> int:
+        """How many requests it is working on at this moment."""
+        lines = (await client.get(f"{self.url}/metrics")).text.splitlines()
+        [line] = [each for each in lines if each.startswith("vllm:num_requests_running")]
+        return int(float(line.rpartition(" ")[2]))
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """base, int8, first and second: a random model that cites evidence, its INT8, two adapters."""
+    folder = tmp_path_factory.mktemp("language")
+    runpy.run_path(str(ROOT / "tests" / "tiny_language_model.py"))["write_family"](folder, seed=27)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fakes() -> Any:
+    """What tests/fake_language.py holds."""
+    return SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "fake_language.py")))
+
 
 @pytest.fixture(scope="module")
 def start_vllm() -> Iterator[Callable[..., VllmServer]]:
@@ -320,7 +346,7 @@ def start_vllm() -> Iterator[Callable[..., VllmServer]]:
     for server in started:
         server.stop()
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.process.pid, signal.SIGKILL)
+            server.kill()
 
 
 def _healthy(url: str) -> bool:

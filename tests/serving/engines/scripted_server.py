@@ -41,10 +41,12 @@ class FakeServer:
     requests: list[tuple[str, Any]] = field(default_factory=list)
     headers: list[str] = field(default_factory=list)
     url: str = ""
+    connections: int = 0
     inside: int = 0
     most_inside: int = 0
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while head := await self._head(reader):
                 length = [line for line in head.lower().split("\r\n") if "content-length" in line]

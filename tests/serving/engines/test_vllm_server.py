@@ -4,6 +4,7 @@ import asyncio
 import runpy
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from tenacity import Future, RetryCallState
 
 from data.errors import EngineError, SettingsError
 from serving.engines.chat import ChatAnswer, ChatRequest
-from serving.engines.openai_api import ServerError
+from serving.engines.openai_api import IDLE_S, ServerError
 from serving.engines.vllm_server import Patience, VllmServerEngine
 
 SERVER = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("scripted_server.py"))))
@@ -66,7 +67,7 @@ def test_what_is_no_address_is_refused(address: str) -> None:
         VllmServerEngine("http://h", "matjip", concurrency=0)
 
 
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
+@pytest.mark.parametrize("status", [404, 429, 502, 503, 504])
 def test_what_was_turned_away_is_asked_again(status: int) -> None:
     async def scene(engine: VllmServerEngine, fake: Any) -> tuple[ChatAnswer, int]:
         return (await engine.complete([ASKED]))[0], len(fake.requests)
@@ -253,15 +254,6 @@ def test_models_health_and_adapters() -> None:
         assert await engine.models() == ["matjip", "challenger"]
         assert await engine.health() is True
         assert await engine.health() is False
-        await engine.load_adapter("challenger", Path("/models/adapter"))
-        await engine.unload_adapter("challenger")
-        assert fake.requests[-2:] == [
-            (
-                "/v1/load_lora_adapter",
-                {"lora_name": "challenger", "lora_path": "/models/adapter", "load_inplace": True},
-            ),
-            ("/v1/unload_lora_adapter", {"lora_name": "challenger"}),
-        ]
         with pytest.raises(EngineError, match=r"refused \(404\): 'no such adapter'"):
             await engine.unload_adapter("nobody")
         with pytest.raises(EngineError, match="lists no models but"):
@@ -272,11 +264,48 @@ def test_models_health_and_adapters() -> None:
         http({"data": [{"id": "matjip"}, {"id": "challenger"}]}),
         http(b""),
         http(b"", 503),
-        http(b"ok"),
-        http(b"ok"),
         http({"error": {"message": "no such adapter"}}, 404),
         http({"data": 3}),
     )
+
+
+def load_challenger(*replies: bytes) -> list[tuple[str, str]]:
+    async def scene(engine: VllmServerEngine, fake: Any) -> list[tuple[str, str]]:
+        with suppress(EngineError):
+            await engine.load_adapter("challenger", Path("/models/adapter"))
+        paths = {"lora_path": "/models/adapter"}
+        sent = [(path, body) for path, body in fake.requests if body]
+        assert all(body == paths | body for path, body in sent if path == "/v1/load_lora_adapter")
+        assert not [body for _, body in sent if "load_inplace" in body]
+        return [(path.removeprefix("/v1/")[:2], body["lora_name"]) for path, body in sent]
+
+    return play(scene, *replies)
+
+
+def listing(*names: str) -> bytes:
+    return http({"data": [{"id": name} for name in names]})
+
+
+def test_an_adapter_takes_the_place_of_another_once_it_is_known_to_load() -> None:
+    name, trial = "challenger", "challenger.next"
+    assert load_challenger(listing("matjip"), http(b"ok")) == [("lo", name)]
+    swapped = [("lo", trial), ("un", trial), ("un", name), ("lo", name)]
+    assert load_challenger(listing("matjip", name), http(b"ok")) == swapped
+    assert load_challenger(listing(trial, name), http(b"ok")) == [("un", trial), *swapped]
+    broken = http({"error": {"message": "no such folder"}}, 404)
+    assert load_challenger(listing("matjip", name), broken) == [("lo", trial)]
+
+
+def test_a_connection_is_not_used_when_the_server_is_about_to_close_it() -> None:
+    async def scene(engine: VllmServerEngine, fake: Any) -> list[int]:
+        connections = []
+        for idle_s in (0.0, IDLE_S + 0.2, 0.0):
+            await asyncio.sleep(idle_s)
+            assert (await engine.complete([ASKED]))[0].error is None
+            connections.append(fake.connections)
+        return connections
+
+    assert play(scene, http(said())) == [1, 2, 2]
 
 
 def test_health_is_asked_past_a_full_queue() -> None:

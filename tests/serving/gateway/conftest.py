@@ -43,11 +43,18 @@ def _vllm(fakes: Any) -> Iterator[Any]:
 
 @contextmanager
 def _start(
-    fakes: Any, engine: Any, folder: Path, *endpoints: dict[str, Any], **settings: Any
+    fakes: Any,
+    engine: Any,
+    folder: Path,
+    *endpoints: dict[str, Any],
+    answer_tokens: tuple[int, int] = (1_024, 1_024),
+    **settings: Any,
 ) -> Iterator[httpx.Client]:
     app = create_app(
         ServingSettings(store_url=f"sqlite:///{folder / 'store.db'}", **settings),
-        language=fakes.language_deployment(*(endpoints or [IN_PROCESS])),
+        language=fakes.language_deployment(
+            *(endpoints or [IN_PROCESS]), answer_tokens=answer_tokens
+        ),
         mask=lambda text: mask_text(text)[0],
         load=lambda _arm, _settings: engine,
     )

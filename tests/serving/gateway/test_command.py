@@ -1,15 +1,7 @@
 """The gateway as a process that serves both kinds of model, the language model by a server."""
 
-import os
-import socket
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 
-import httpx
 import pytest
 
 from data.errors import ArtifactError, SettingsError
@@ -26,60 +18,13 @@ REVIEWS = [
 ]
 
 
-def command(*options: object) -> list[str]:
-    return [sys.executable, "-m", "serving.gateway.app", *map(str, options)]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-@pytest.fixture
-def run_gateway_with(tmp_path: Path) -> Callable[..., AbstractContextManager[httpx.Client]]:
-    """Starts the command with these options, and gives a client once it answers."""
-
-    @contextmanager
-    def start(options: dict[str, Path]) -> Iterator[httpx.Client]:
-        port, log = free_port(), tmp_path / "gateway.log"
-        said = [part for option in options.items() for part in option]
-        environment = os.environ | {
-            "OMP_NUM_THREADS": "1",
-            "MATJIP_STORE_URL": f"sqlite:///{tmp_path / 'store.db'}",
-        }
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command(*said, "--port", port), env=environment, stdout=output, stderr=output
-            )
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-                wait_until_up(client, process, log)
-                yield client
-        finally:
-            process.terminate()
-            process.wait(30)
-
-    return start
-
-
-def wait_until_up(client: httpx.Client, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if client.get("/health").status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.05)
-    raise RuntimeError(f"the gateway did not start:\n{log.read_text()}")
-
-
-def test_one_process_serves_both(vllm, fakes, deployment, tmp_path, run_gateway_with):
+def test_one_process_serves_both(vllm, fakes, deployment, tmp_path):
     both = {"--deployment": tmp_path / "a.json", "--language-deployment": tmp_path / "b.json"}
     write_deployment(both["--deployment"], deployment)
     language = fakes.language_deployment(vllm.endpoint)
     write_language_deployment(both["--language-deployment"], language)
-    with run_gateway_with(both) as client:
+    options = [part for option in both.items() for part in option]
+    with fakes.run_gateway(tmp_path, *options) as client:
         ready = client.get("/ready").json()
         assert ready["ready"]
         assert ready["deployment_id"] == deployment.deployment_id
@@ -101,11 +46,11 @@ def test_one_process_serves_both(vllm, fakes, deployment, tmp_path, run_gateway_
             assert client.post("/v1/feedback", json=feedback).json()["status"] == "stored"
 
 
-def test_a_server_that_is_not_there_leaves_the_gateway_ready(fakes, tmp_path, run_gateway_with):
-    endpoint = {"kind": "openai", "base_url": f"http://127.0.0.1:{free_port()}", "model": "m"}
+def test_a_server_that_is_not_there_leaves_the_gateway_ready(fakes, tmp_path):
+    endpoint = {"kind": "openai", "base_url": f"http://127.0.0.1:{fakes.free_port()}", "model": "m"}
     path = tmp_path / "b.json"
     write_language_deployment(path, fakes.language_deployment(endpoint))
-    with run_gateway_with({"--language-deployment": path}) as client:
+    with fakes.run_gateway(tmp_path, "--language-deployment", path) as client:
         ready = client.get("/ready")
         assert ready.status_code == 200
         assert ready.json()["language"]["arms"][0]["state"] == "down"
@@ -120,10 +65,11 @@ def test_a_server_that_is_not_there_leaves_the_gateway_ready(fakes, tmp_path, ru
         assert client.post("/v1/analyze", json={}).status_code == 404
 
 
-def test_nothing_to_serve_is_refused(tmp_path):
+def test_nothing_to_serve_is_refused(fakes, tmp_path):
     with pytest.raises(SettingsError, match="nothing to serve"):
         create_app(ServingSettings())
-    done = subprocess.run(command(), capture_output=True, text=True, cwd=tmp_path, check=False)
+    command = fakes.gateway_command()
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert "--language-deployment" in done.stderr
     assert "Traceback" not in done.stderr

@@ -17,6 +17,7 @@ from serving.engines.chat import ChatAnswer
 from serving.experiments.assignment import arm_of, unit_hash
 from serving.gateway.app import create_app
 from serving.gateway.settings import ServingSettings
+from serving.summaries import ANSWER_TOKENS
 
 IN_PROCESS = {"kind": "in_process", "folder": "/models/base"}
 REVIEWS = [
@@ -117,13 +118,15 @@ def test_what_is_wrong_is_a_422_that_names_the_field(refusing, change, field, as
     ("content", "status", "code"),
     [
         (b"[]", 422, "invalid_request"),
+        (b"7", 422, "invalid_request"),
         (b"{", 400, "invalid_json"),
         (b'{"restaurant_id": "\xff"}', 400, "invalid_utf8"),
     ],
 )
 def test_what_is_no_request_at_all_is_refused(refusing, content, status, code, assert_error):
     client, _, _ = refusing
-    assert_error(client.post("/v1/summary", content=content), status, code)
+    message = assert_error(client.post("/v1/summary", content=content), status, code)
+    assert "Input should be" not in message
 
 
 def test_limits_of_bodies_and_reviews(start_language, assert_error):
@@ -214,6 +217,17 @@ def test_a_restaurant_stays_with_its_arm_and_a_unit_overrules_it(start_language,
         page = client.get("/metrics").text
     assert met == {"champion", "challenger"}
     assert 'language_answers_total{arm="challenger",route="/v1/summary",status="ok"}' in page
+
+
+def test_no_step_asks_for_more_than_its_arm_may_answer(start_language, engine):
+    most: dict[str, set[int]] = {"champion": set(), "challenger": set()}
+    with start_language(IN_PROCESS, IN_PROCESS, answer_tokens=(300, 900)) as client:
+        for number in range(8):
+            engine.calls.clear()
+            arm = summary(client, unit=f"u{number}").json()["arm"]
+            most[arm] |= {request.max_tokens for call in engine.calls for request in call}
+    assert most["champion"] == {300}
+    assert most["challenger"] == {min(tokens, 900) for tokens in ANSWER_TOKENS.values()}
 
 
 def test_a_request_id_serves_one_summary(start_language, exposures, assert_error):

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,6 +11,7 @@ import httpx
 import orjson
 import pytest
 
+from serving.engines.openai_api import IDLE_S
 from serving.gateway.upstream import FAILURES_IN_A_ROW
 
 
@@ -56,7 +58,8 @@ def test_a_caller_who_leaves_a_stream_frees_its_place_and_the_server(
         with client.stream(
             "POST", "/v1/chat/completions", json={"messages": [turn], "stream": True}
         ) as answer:
-            assert next(answer.iter_bytes())
+            parts = answer.iter_bytes()  # whoever drops it hangs up
+            assert next(parts)
             assert_error(chat(client), 429, "too_many_requests")
         assert vllm.left.wait(20)
         vllm.mode = "ok"
@@ -93,6 +96,22 @@ def test_a_server_that_fails_is_a_503_and_no_exposure(
         vllm.mode = "ok"
         assert chat(client).status_code == 200
     assert len(exposures()) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_that_is_being_replaced_is_asked_again(start_language, vllm, stream, chat):
+    vllm.missing = 2
+    with start_language(vllm.endpoint) as client:
+        assert chat(client, stream=stream).status_code == 200
+    assert len(vllm.bodies) == 3
+
+
+def test_a_connection_is_not_used_when_the_server_is_about_to_close_it(start_language, vllm, chat):
+    with start_language(vllm.endpoint) as client:
+        for idle_s, callers in ((0.0, 1), (IDLE_S + 0.2, 2), (0.0, 2)):
+            time.sleep(idle_s)
+            assert chat(client).status_code == 200
+            assert len(vllm.callers) == callers
 
 
 @pytest.mark.parametrize(("mode", "status"), [("400", 400), ("422", 422), ("413", 413)])
