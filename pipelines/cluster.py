@@ -88,9 +88,9 @@ def submit_graph(
     missing = [n for n, p in inputs.items() if not p.is_optional and n not in arguments]
     if missing:
         raise SettingsError(
-            f"the graph also needs {missing!r}: pass --set labels=URI --set labels_digest=SHA256, "
-            "and summaries likewise (empty where there are none), so that changed ones are not "
-            "taken from the cache"
+            f"the graph also needs {missing!r}: pass --set labels=URI --set labels_digest=SHA256 "
+            "(and --set summaries=URI --set summaries_digest=SHA256 where there are any), so that "
+            "changed ones are not taken from the cache"
         )
     try:
         run = Client(host=host).create_run_from_pipeline_func(

@@ -43,7 +43,7 @@ def test_a_cut_answer_says_so() -> None:
         (http(b"\xff\x00", 500), r"failed \(500\)"),
         (http(b"", 302, extra="Location: /x\r\n"), r"failed \(302\)"),
         (http({"error": {"message": "context is 512"}}, 400), r"refused \(400\): 'context is 512'"),
-        (http({"error": "no"}, 404), r"refused \(404\)"),
+        (http({"error": "no"}, 405), r"refused \(405\)"),
         (b"nonsense\r\n\r\n", "broke off"),
         (SERVER.hang_up, "broke off"),
         (SERVER.break_off, "broke off"),
