@@ -104,6 +104,11 @@ def ask(review: str, *, free: bool = False, **options: Any) -> dict[str, Any]:
     return said | form_said | options
 
 
+def endless(review: str, **options: Any) -> dict[str, Any]:
+    """A chat whose answer ends at its limit of tokens alone, however fast the machine is."""
+    return ask(review, free=True, structured_outputs={"regex": "[가-힣]{3000}"}, **options)
+
+
 def text_of(answer: httpx.Response) -> str:
     assert answer.status_code == 200, answer.text
     return str(answer.json()["choices"][0]["message"]["content"])
