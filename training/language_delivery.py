@@ -102,9 +102,8 @@ def compare_language_chain(
         SettingsError: the address is none.
     """
     torch.set_num_threads(settings.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     folders: Mapping[Stage, Path] = {"merged": merged, "quantized": quantized}
-    loaded = {stage: load_language_model(path, device=device) for stage, path in folders.items()}
+    loaded = {stage: load_language_model(path, device=_device()) for stage, path in folders.items()}
     here = {stage: TransformersChatEngine(model) for stage, model in loaded.items()}
     there = VllmServerEngine(served_url, settings.served_model) if served_url else None
     engines: Mapping[Stage, ChatEngine] = {**here, "served": there} if there else here
@@ -159,7 +158,7 @@ def evaluate_language_candidate(
         if champion is not None and champion.tags["manifest_digest"] not in known:
             folders[CHAMPION] = download(registry, champion, Path(fetched))
         engines = {
-            name: TransformersChatEngine(load_language_model(folder))
+            name: TransformersChatEngine.load(folder, device=_device())
             for name, folder in folders.items()
         }
         return evaluate_language_models(
@@ -257,3 +256,8 @@ def deploy_language_candidate(
         base_url=base_url,
     )
     return read_manifest(out)
+
+
+def _device() -> str:
+    """Where a model answers: on the GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -51,7 +51,14 @@ def test_gpu_nodes_volumes_and_secrets_are_set(compiled: dict[str, list[dict[str
     train = kubernetes["exec-train-sentiment"]
     assert train["nodeSelector"]["labels"] == {"nvidia.com/gpu.present": "true"}
     assert train["pvcMount"][0]["mountPath"] == "/matjip"
-    assert "secretAsEnv" in kubernetes["exec-register-model"]
+    for step in (
+        "register-model",
+        "evaluate-sentiment",
+        "evaluate-llm",
+        "register-llm",
+        "deploy-llm",
+    ):
+        assert "secretAsEnv" in kubernetes[f"exec-{step}"], step
 
 
 def test_digests_travel_as_parameters(compiled: dict[str, list[dict[str, Any]]]) -> None:
