@@ -35,6 +35,7 @@ _HEALTH_TIMEOUT_S: Final = 0.7
 _REPLACED_S: Final = (0.2, 0.4, 0.8)
 """Waits before a server that has not our model is asked again: an adapter that is being replaced
 (VllmServerEngine.load_adapter) is gone for a moment, and nobody has worked on the request."""
+_CONNECTION_RETRIES: Final = 2
 _CALLERS_FAULT: Final = frozenset({400, 413, 422})
 _SHOWN: Final = 500
 
@@ -49,8 +50,14 @@ class Upstream:
         self._client = httpx.AsyncClient(
             base_url=endpoint.base_url,
             timeout=httpx.Timeout(settings.language_timeout_s, connect=settings.upstream_connect_s),
-            limits=httpx.Limits(
-                max_connections=settings.max_language_requests, keepalive_expiry=IDLE_S
+            # In a burst, on busy cores, a connection may take longer than its time: one that did
+            # not come to be has asked for nothing, and may be tried again.
+            transport=httpx.AsyncHTTPTransport(
+                retries=_CONNECTION_RETRIES,
+                limits=httpx.Limits(
+                    max_connections=settings.max_language_requests, keepalive_expiry=IDLE_S
+                ),
+                trust_env=False,
             ),
             headers={"Accept-Encoding": "identity"} | _bearer(settings.upstream_api_key),
             trust_env=False,

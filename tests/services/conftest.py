@@ -298,9 +298,13 @@ class VllmServer:
 
     async def running(self, client: httpx.AsyncClient) -> int:
         """How many requests it is working on at this moment."""
+        return int(await self.metric(client, "num_requests_running"))
+
+    async def metric(self, client: httpx.AsyncClient, name: str) -> float:
+        """One number of what it tells Prometheus."""
         lines = (await client.get(f"{self.url}/metrics")).text.splitlines()
-        [line] = [each for each in lines if each.startswith("vllm:num_requests_running")]
-        return int(float(line.rpartition(" ")[2]))
+        [line] = [each for each in lines if each.startswith(f"vllm:{name}{{")]
+        return float(line.rpartition(" ")[2])
 
 
 @pytest.fixture(scope="session")

@@ -114,6 +114,24 @@ def test_a_connection_is_not_used_when_the_server_is_about_to_close_it(start_lan
             assert len(vllm.callers) == callers
 
 
+def test_a_connection_that_fails_is_tried_again(start_language, chat):
+    body = b'{"choices": [{"message": {"content": "4"}}]}'
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    with socket.socket() as late, ThreadPoolExecutor(1) as pool:
+        late.bind(("127.0.0.1", 0))  # refuses, until it listens
+        url = f"http://127.0.0.1:{late.getsockname()[1]}"
+        endpoint = {"kind": "openai", "base_url": url, "model": "served"}
+        with start_language(endpoint) as client:
+            answer = pool.submit(chat, client)
+            time.sleep(0.1)
+            late.listen()
+            caller, _ = late.accept()
+            with caller:
+                caller.recv(65_536)
+                caller.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            assert answer.result(30).status_code == 200
+
+
 @pytest.mark.parametrize(("mode", "status"), [("400", 400), ("422", 422), ("413", 413)])
 def test_what_the_server_refuses_the_caller_learns(
     start_language, vllm, mode, status, chat, assert_error
