@@ -21,8 +21,10 @@ def compare_llm(
     """Compare adapter, merged, quantised and served; returns the digest. A broken link fails.
 
     ``settings`` is YAML text (training/language_delivery.py); empty, the defaults. ``served_url``
-    is the root of a vLLM that serves the quantised model; empty leaves that link out.
+    is the root of a vLLM that serves the quantised model; empty leaves that link out. A server that
+    wants a key is given ``MATJIP_UPSTREAM_API_KEY`` of the environment, as the gateway gives it.
     """
+    import os
     from pathlib import Path
 
     from data.settings import parse_settings
@@ -37,6 +39,7 @@ def compare_llm(
         settings=parse_settings(LanguageParitySettings, settings, where="parity settings"),
         out=Path(parity.path),
         served_url=served_url,
+        api_key=os.environ.get("MATJIP_UPSTREAM_API_KEY"),
     )
     parity.metadata.update({"digest": manifest.digest, "inputs": inputs})
     return manifest.digest

@@ -4,6 +4,7 @@ compare → evaluate → gate → register → deploy. Each function is what one
 the engines that would serve, reads the artifacts it is given, and leaves a sealed folder.
 """
 
+import asyncio
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from data.errors import SettingsError
 from data.manifest import Manifest, read_manifest, write_manifest
 from serving.engines.chat import ChatEngine
 from serving.engines.chat_transformers import TransformersChatEngine
@@ -66,7 +68,9 @@ class LanguageParitySettings(BaseModel):
     limits: dict[Format | Literal["served"], LinkLimits] = Field(
         default={}, description="In place of those of training/parity_limits.py, by format."
     )
-    served_model: str = Field(default="matjip", description="What the server calls the model.")
+    served_model: str | None = Field(
+        default=None, description="What the server calls the model; none asks one that has one."
+    )
     seed: int = 0
     threads: int = Field(default=1, ge=1, description="Of torch; more fight over shared cores.")
 
@@ -81,6 +85,7 @@ def compare_language_chain(
     settings: LanguageParitySettings,
     out: Path,
     served_url: str = "",
+    api_key: str | None = None,
 ) -> Manifest:
     """Compare adapter, merged, quantised and served model, link by link.
 
@@ -94,18 +99,20 @@ def compare_language_chain(
         out: folder for ``parity.json``.
         served_url: root of a vLLM that serves ``quantized``; empty leaves that link out, and
             ``parity.json`` says so: in this process a model would be compared with itself.
+        api_key: what that server wants, if anything.
 
     Raises:
         ExportError: a link is broken; the message and ``parity.json`` say which, and where.
         ArtifactError: an input is missing or altered.
         DataUnfitError: no example is short enough.
-        SettingsError: the address is none.
+        SettingsError: the address is none, or its server has several models and none is named.
+        EngineError: no model is named, and the server does not say what it serves.
     """
+    there = _server(served_url, settings.served_model, api_key) if served_url else None
     torch.set_num_threads(settings.threads)
     folders: Mapping[Stage, Path] = {"merged": merged, "quantized": quantized}
     loaded = {stage: load_language_model(path, device=_device()) for stage, path in folders.items()}
     here = {stage: TransformersChatEngine(model) for stage, model in loaded.items()}
-    there = VllmServerEngine(served_url, settings.served_model) if served_url else None
     engines: Mapping[Stage, ChatEngine] = {**here, "served": there} if there else here
     try:
         return check_parity_chain(
@@ -126,6 +133,25 @@ def compare_language_chain(
     finally:
         for engine in here.values():
             engine.close()
+
+
+def _server(url: str, model: str | None, api_key: str | None) -> VllmServerEngine:
+    async def models() -> list[str]:
+        engine = VllmServerEngine(url, "its only model", api_key=api_key)
+        try:
+            return await engine.models()
+        finally:
+            await engine.aclose()
+
+    if model is None:
+        served = asyncio.run(models())
+        if len(served) != 1:
+            raise SettingsError(
+                f"served_url={url!r} serves {served!r}; say which of them with "
+                "settings={served_model: …}"
+            )
+        [model] = served
+    return VllmServerEngine(url, model, api_key=api_key)
 
 
 def evaluate_language_candidate(

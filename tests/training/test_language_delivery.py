@@ -1,10 +1,13 @@
 """The parity chain as the step runs it: engines of its own, short answers, a server or none."""
 
 import json
+import runpy
+from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 
-from data.errors import ExportError, SettingsError
+from data.errors import EngineError, ExportError, SettingsError
 from data.manifest import read_manifest
 from data.settings import parse_settings
 from serving.registry.connection import log_run
@@ -62,12 +65,36 @@ def test_the_same_models_leave_the_same_digest(tmp_path, parts):
 
 def test_a_server_that_is_not_there_breaks_the_last_link(tmp_path, parts):
     with pytest.raises(ExportError, match="quantized → served is broken: vllm matjip") as refused:
-        compare(parts, tmp_path / "parity", served_url="http://127.0.0.1:9")
+        compare(
+            parts,
+            tmp_path / "parity",
+            SETTINGS.removesuffix("}") + ", served_model: matjip}",
+            served_url="http://127.0.0.1:9",
+        )
     assert "vLLM cannot be reached" in str(refused.value)
     said = json.loads((tmp_path / "parity" / "parity.json").read_bytes())
     assert [link["problem"] is None for link in said["links"]] == [True, True, False]
     assert said["engines"]["served"] == "vllm matjip"
     assert said["left_out"] == {}
+
+
+def test_a_server_that_is_not_there_and_not_named_is_missed_before_anything_is_loaded(
+    tmp_path, parts
+):
+    with pytest.raises(EngineError, match="vLLM cannot be reached"):
+        compare(parts, tmp_path / "parity", served_url="http://127.0.0.1:9")
+    assert not (tmp_path / "parity").exists()
+
+
+def test_of_a_servers_models_one_must_be_named(tmp_path, parts):
+    fakes = runpy.run_path(str(Path(__file__).parents[1] / "fake_language.py"))
+    several = FastAPI()
+    several.get("/v1/models")(lambda: {"data": [{"id": "base"}, {"id": "first"}]})
+    with (
+        fakes["serve"](several) as url,
+        pytest.raises(SettingsError, match=r"serves \['base', 'first'\].*served_model"),
+    ):
+        compare(parts, tmp_path / "parity", served_url=url)
 
 
 @pytest.mark.parametrize(
