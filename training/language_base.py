@@ -6,7 +6,6 @@ part's texts, never its labels. Too small for production; there so that every la
 something to do.
 """
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -26,16 +25,8 @@ from data.artifacts import TARGETS_KIND
 from data.errors import SettingsError
 from data.manifest import Manifest, canonical_digest, read_manifest, start_artifact, write_manifest
 from data.prompts import INSTRUCTIONS, chat_template
-from data.quarantine import RowError
 from data.sources.synthetic import generate
-from data.sources.synthetic_restaurants import synthetic_restaurants
-from data.targets import (
-    Example,
-    labels_example,
-    points_of,
-    read_examples,
-    summary_examples,
-)
+from data.targets import Example, points_of, read_examples
 from serving.language_folder import (
     CHAT_TEMPLATE_NAME,
     LANGUAGE_MODEL_KIND,
@@ -59,6 +50,7 @@ from training.language_tokenizer import (
     tokenizer_texts,
     train_language_tokenizer,
 )
+from training.synthetic_examples import synthetic_labels, synthetic_summaries
 from training.word_vectors import word_vectors
 
 _VECTOR_SCALE: Final = 0.08
@@ -131,27 +123,16 @@ def _save_tokenizer(tokenizer: Any, out: Path) -> None:
     (out / CHAT_TEMPLATE_NAME).write_text(chat_template(), encoding="utf-8")
 
 
-def synthetic_examples(recipe: LanguageRecipe) -> list[Example]:
-    """Examples of made-up reviews and restaurants; the few that fit no answer are left out."""
-    settings = recipe.pretraining
-    found: list[Example] = []
-    for row in generate(settings.synthetic_reviews, seed=recipe.seed):
-        with contextlib.suppress(RowError):
-            found.append(labels_example(row))
-    restaurants = synthetic_restaurants(settings.synthetic_restaurants, seed=recipe.seed + 1)
-    for summary, reviews in restaurants:
-        with contextlib.suppress(RowError):
-            found += summary_examples(summary, reviews)
-    return found
-
-
 def _make(
     known: Sequence[Example], recipe: LanguageRecipe, out: Path, work_dir: Path
 ) -> dict[str, Any]:
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     settings = recipe.pretraining
-    examples = synthetic_examples(recipe)
+    examples = [
+        *synthetic_labels(settings.synthetic_reviews, seed=recipe.seed),
+        *synthetic_summaries(settings.synthetic_restaurants, seed=recipe.seed + 1),
+    ]
     texts = tokenizer_texts(examples, known)
     tokenizer = train_language_tokenizer(texts, vocabulary=recipe.base.vocabulary)
     rows = tokenise(tokenizer, examples, max_tokens=recipe.base.context_tokens)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data.errors import SettingsError
 from data.manifest import canonical_digest
+from data.prompts import TASKS, Task
 from data.settings import parse_settings
 
 RECIPES: Final = "training.recipes"
@@ -62,6 +63,9 @@ class LoraSettings(_Settings):
 class TuningSettings(_Settings):
     """Supervised fine-tuning of the adapter, on the answers alone."""
 
+    tasks: tuple[Task, ...] = Field(
+        default=TASKS, min_length=1, description="Whose examples are learnt; the others stay away."
+    )
     quantized_base: Literal["nf4", "none"] = "nf4"
     epochs: float = Field(default=3, gt=0)
     batch_examples: int = Field(default=16, ge=1)

@@ -15,6 +15,7 @@ from accelerate import PartialState  # type: ignore[import-untyped]  # it ships 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data.artifacts import QUARANTINE_NAME, TARGETS_KIND
+from data.errors import DataUnfitError
 from data.manifest import (
     Manifest,
     canonical_digest,
@@ -24,7 +25,7 @@ from data.manifest import (
     write_manifest,
 )
 from data.quarantine import write_quarantine
-from data.targets import read_examples
+from data.targets import Example, read_examples
 from serving.language_folder import (
     ADAPTER_KIND,
     check_chat_template,
@@ -61,7 +62,7 @@ def train_language_model(
 
     Raises:
         ArtifactError: an input is not whole, is quantised, or its chat template has no mark.
-        DataUnfitError: no example fits the limit of tokens.
+        DataUnfitError: no example is of the recipe's tasks, or fits the limit of tokens.
         SettingsError: the memory at hand is too small for the recipe.
     """
     source = read_manifest(targets, TARGETS_KIND)
@@ -70,7 +71,7 @@ def train_language_model(
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     tokenizer: Any = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    examples = read_examples(targets / "train.jsonl")
+    examples = _examples(targets, recipe)
     rows = tokenise(tokenizer, examples, max_tokens=recipe.tuning.max_tokens)
     need = memory_need(base, recipe, longest=max(len(row.input_ids) for row in rows.fit))
     check_memory(need, int(memory_at_hand() * _SPARE), what=f"training by recipe {recipe.name!r}")
@@ -89,6 +90,20 @@ def train_language_model(
         write_manifest(out, ADAPTER_KIND, facts)
     state.wait_for_everyone()
     return read_manifest(out, ADAPTER_KIND)
+
+
+def _examples(targets: Path, recipe: LanguageRecipe) -> list[Example]:
+    """The training part's examples of the recipe's tasks."""
+    tasks = recipe.tuning.tasks
+    known = read_examples(targets / "train.jsonl")
+    asked = [each for each in known if each.task in tasks]
+    if not asked:
+        there = sorted({each.task for each in known})
+        raise DataUnfitError(
+            f"tuning.tasks={list(tasks)!r}: the targets' training part has no such "
+            f"example, it has {there!r}; name one of those, or build targets with summaries"
+        )
+    return asked
 
 
 def memory_need(base: Path, recipe: LanguageRecipe, *, longest: int) -> int:
@@ -184,6 +199,7 @@ def _facts(
         "prompts": source.facts["prompts"],
         "recipe": recipe.name,
         "recipe_digest": recipe.digest(),
+        "tasks": list(recipe.tuning.tasks),
         "curve": trained.curve,
         "tokens_per_s": trained.tokens_per_s,
         "reckoned_bytes": need,

@@ -14,9 +14,10 @@ from serving.language_folder import (
     check_chat_template,
     read_language_model,
 )
-from training.language_base import make_language_base, synthetic_examples
+from training.language_base import make_language_base
 from training.language_recipe import LanguageRecipe, parse_language_recipe
 from training.language_tokenizer import train_language_tokenizer
+from training.synthetic_examples import synthetic_labels
 
 SMALL = """
 name: small
@@ -62,10 +63,10 @@ def test_any_text_goes_through_its_tokenizer_and_comes_back(base):
     assert tokenizer.decode(ids) == REVIEW
 
 
-def test_a_clause_number_and_json_signs_are_few_tokens(base, recipe):
+def test_a_clause_number_and_json_signs_are_few_tokens(base):
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
     assert len(tokenizer.tokenize("#1")) == 1
-    answer = synthetic_examples(recipe)[0].answer
+    answer = synthetic_labels(1, seed=1)[0].answer
     assert len(tokenizer.tokenize(answer)) < len(answer) / 4
     for word in (*ASPECTS, *POLARITIES, '","polarity":"', "assistant"):
         assert len(tokenizer.tokenize(word)) == 1, word

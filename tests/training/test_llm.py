@@ -10,13 +10,15 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from data.artifacts import QUARANTINE_NAME
+from data.artifacts import QUARANTINE_NAME, TARGETS_KIND
 from data.errors import ArtifactError, DataUnfitError, SettingsError
 from data.manifest import read_manifest, write_manifest
+from data.targets import read_examples, write_examples
 from serving.adapter_folder import read_adapter
 from serving.language_folder import LANGUAGE_MODEL_KIND
 from training.language_recipe import LanguageRecipe, parse_language_recipe
 from training.llm import LENGTHS_NAME, memory_need, train_language_model
+from training.synthetic_examples import synthetic_summaries
 
 SMALL = """
 name: small
@@ -134,6 +136,35 @@ def test_examples_that_do_not_fit_are_quarantined_not_cut(
             language_targets,
             tiny_base,
             _with(recipe, max_tokens=64),
+            tmp_path / "none",
+            checkpoints=tmp_path / "work",
+        )
+
+
+def test_only_the_tasks_that_are_named_are_learnt(recipe, language_targets, tiny_base, tmp_path):
+    targets = tmp_path / "targets"
+    shutil.copytree(language_targets, targets)
+    known = read_examples(targets / "train.jsonl")
+    summaries = synthetic_summaries(2, seed=3)
+    write_examples(targets / "train.jsonl", [*summaries, *known])
+    write_manifest(targets, TARGETS_KIND, read_manifest(language_targets).facts)
+
+    def learnt(*tasks: str) -> set[str]:
+        changed = _with(recipe, tasks=tasks, epochs=0.2)
+        out = tmp_path / "-".join(tasks)
+        facts = train_language_model(
+            targets, tiny_base, changed, out, checkpoints=tmp_path / "work"
+        ).facts
+        assert facts["tasks"] == list(tasks)
+        return set(facts["lengths"]) - {"all"}
+
+    assert learnt("overall", "aspect") == {"overall", "aspect"}
+    assert learnt("labels") == {"labels"}
+    with pytest.raises(DataUnfitError, match=r"tuning\.tasks=\['strengths'\].*has \['labels'\]"):
+        train_language_model(
+            language_targets,
+            tiny_base,
+            _with(recipe, tasks=("strengths",)),
             tmp_path / "none",
             checkpoints=tmp_path / "work",
         )
