@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,48 +18,117 @@ from serving.registry.connection import connect
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-RECIPE = """
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph, made as small as it can be, and where it is killed.
+
+    Attributes:
+        name: of its module and function.
+        recipe: a YAML text.
+        given: arguments in place of the defaults.
+        steps: in the order in which they run.
+        first: kills begin after so many steps.
+        register: the step that registers, and the registered model's name.
+    """
+
+    name: str
+    recipe: str
+    given: dict[str, str]
+    steps: tuple[str, ...]
+    first: int
+    register: tuple[str, str]
+
+
+LABELS = ("ingest-labels", "validate-labels", "split-dataset")
+ENCODER = Graph(
+    name="train_encoder",
+    recipe="""
 name: least
 threads: 1
 encoder: {vocabulary: 5500, embedding_size: 32, hidden_size: 32, layers: 1, attention_heads: 2,
           intermediate_size: 64}
 pretraining: {synthetic_reviews: 600, synthetic_epochs: 1}
 fine_tuning: {epochs: 3, batch_tokens: 2048, learning_rate: 2.0e-3, save_every_steps: 5}
-"""
-STEPS = (
-    "ingest-labels",
-    "validate-labels",
-    "split-dataset",
-    "pretrain-encoder",
-    "train-sentiment",
-    "export-onnx",
-    "quantize-encoder",
-    "evaluate-sentiment",
-    "gate-model",
-    "register-model",
-    "deploy-challenger",
+""",
+    given={},
+    steps=(
+        *LABELS,
+        "pretrain-encoder",
+        "train-sentiment",
+        "export-onnx",
+        "quantize-encoder",
+        "evaluate-sentiment",
+        "gate-model",
+        "register-model",
+        "deploy-challenger",
+    ),
+    first=0,
+    register=("register-model", "matjip-sentiment"),
 )
-# Its gate lets everything through: this is about killing, not about quality.
+LANGUAGE = Graph(
+    name="train_language",
+    recipe="""
+name: least
+threads: 1
+base: {vocabulary: 1500, hidden_size: 64, layers: 2, attention_heads: 2, key_value_heads: 1,
+       head_size: 32, intermediate_size: 128, context_tokens: 2048}
+pretraining: {clause_reviews: 100, synthetic_reviews: 300, synthetic_restaurants: 4, epochs: 1,
+              batch_tokens: 2048}
+lora: {rank: 8, alpha: 16}
+tuning: {epochs: 0.5, batch_examples: 8, max_tokens: 2048, learning_rate: 1.0e-3,
+         save_every_steps: 5}
+quantization: {samples: 16}
+""",
+    given={
+        # Half trained, the likeliest tokens are nearly ties; answers are short of sense, and few.
+        "parity_settings": "{examples: 4, answers: 2, limits: {w8a8: {max_abs_diff: 1, "
+        "top1_agreement: 0.8, kl_mean: 0.02, answer_agreement: 0, score_drop: 1}}}",
+        "evaluation_settings": "{repeats: 1, free: 0, resamples: 200}",
+    },
+    steps=(
+        *LABELS,
+        "build-targets",
+        "pretrain-llm",
+        "train-llm",
+        "merge-llm",
+        "quantize-llm",
+        "compare-llm",
+        "evaluate-llm",
+        "gate-llm",
+        "register-llm",
+        "deploy-llm",
+    ),
+    first=len(LABELS),
+    register=("register-llm", "matjip-language"),
+)
+# Its gate lets nothing or everything through: this is about killing, not about quality.
 DRIVER = """
-import sys
+import json, sys
+from importlib import import_module
 from pathlib import Path
-from pipelines.arguments import encoder_arguments
+from pipelines import arguments
 from pipelines.local import Home, new_run, run_graph, source_digest
 from pipelines.placement import local_placement
-from pipelines.train_encoder import train_encoder
-home = Home(root=Path(sys.argv[1]))
-arguments = encoder_arguments(home, labels=sys.argv[2], recipe=sys.argv[3])
-run = new_run(home, "train-encoder", arguments)
-run_graph(train_encoder(local_placement(source_digest())), arguments, run, home)
+folder, name, given = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+home = Home(root=folder / "var")
+if name == "train_language":
+    given["summaries"] = str(arguments.gold_labels().with_name("summaries.json"))
+make = getattr(arguments, name.removeprefix("train_") + "_arguments")
+files = {"labels": str(folder / "export.json"), "recipe": str(folder / "recipe.yaml")}
+arguments = make(home, **files, **given)
+graph = getattr(import_module(f"pipelines.{name}"), name)
+run = new_run(home, name.replace("_", "-"), arguments)
+run_graph(graph(local_placement(source_digest())), arguments, run, home)
 """
 
 
-def _start(folder: Path) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-c", DRIVER, str(folder / "var"), str(folder / "export.json")]
+def _start(folder: Path, graph: Graph) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-c", DRIVER, str(folder), graph.name, json.dumps(graph.given)]
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
     with (folder / "output.txt").open("ab") as output:
         return subprocess.Popen(
-            [*command, str(folder / "recipe.yaml")],
+            command,
             stdout=output,
             stderr=output,
             env=environment,
@@ -72,10 +142,10 @@ def _finished(home: Home, run: RunRecord | None, known: str | None) -> list[str]
     return [step.name for step in run.steps if step.status == "succeeded"]
 
 
-def _kill_during(folder: Path, home: Home, number: int) -> None:
+def _kill_during(folder: Path, graph: Graph, home: Home, number: int) -> None:
     """Start the run and kill its whole process group while step ``number`` is at work."""
     earlier = load_run(home, None)
-    process = _start(folder)
+    process = _start(folder, graph)
     deadline = time.monotonic() + 240
     try:
         while time.monotonic() < deadline:
@@ -91,25 +161,27 @@ def _kill_during(folder: Path, home: Home, number: int) -> None:
         process.wait()
 
 
-def test_killed_at_every_step_and_started_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("graph", [ENCODER, LANGUAGE], ids=lambda graph: graph.name)
+def test_killed_at_every_step_and_started_again(graph: Graph, tmp_path: Path) -> None:
     tasks = json.loads(gold_labels().read_bytes())[:300]
     (tmp_path / "export.json").write_text(json.dumps(tasks, ensure_ascii=False), encoding="utf-8")
-    (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text(graph.recipe, encoding="utf-8")
     home = Home(root=tmp_path / "var")
-    for number in range(len(STEPS)):
-        _kill_during(tmp_path, home, number)
-    last = _start(tmp_path)
+    for number in range(graph.first, len(graph.steps)):
+        _kill_during(tmp_path, graph, home, number)
+    last = _start(tmp_path, graph)
     assert last.wait(timeout=300) == 0, (tmp_path / "output.txt").read_text()[-2000:]
     run = load_run(home, None)
     assert run is not None
     assert run.status == "succeeded"
-    assert {step.name for step in run.steps} == set(STEPS)
+    assert {step.name for step in run.steps} == set(graph.steps)
     registry = connect(home.tracking_uri)
-    folder = run.artifact("register-model", "registration")
+    step, model = graph.register
+    folder = run.artifact(step, "registration")
     registration = json.loads((folder / "registration.json").read_bytes())
-    found = registry.client.search_model_versions("name='matjip-sentiment'")
+    found = registry.client.search_model_versions(f"name={model!r}")
     assert sorted(str(v.version) for v in found) == sorted(
         v["version"] for v in registration["versions"]
     ), "nothing is registered twice or by halves"
-    moved = [e for e in read_ledger(registry, "matjip-sentiment") if e.phase == "moved"]
+    moved = [e for e in read_ledger(registry, model) if e.phase == "moved"]
     assert len({(e.alias, e.to_version) for e in moved}) == len(moved)

@@ -21,7 +21,7 @@ from training.merge_llm import merge_adapter
 from training.parity_limits import LIMITS
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
-MAKER = Path(__file__).parents[1] / "tiny_language_model.py"
+MAKER = Path(__file__).parents[2] / "tiny_language_model.py"
 LOOSE = LIMITS["w8a8"].model_copy(
     update={"top1_agreement": 0.8, "kl_mean": 0.2, "answer_agreement": 0.15, "score_drop": 1.0}
 )
