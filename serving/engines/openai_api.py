@@ -152,19 +152,6 @@ def read_completion(content: bytes, *, constrained: bool) -> ChatAnswer:
             raise ServerError(f"vLLM ended its answer with {other!r}; look at its log")
 
 
-def read_piece(data: str) -> str:
-    """What one event of a stream adds to the answer.
-
-    Raises:
-        ServerError: it is no such event.
-    """
-    try:
-        choices = orjson.loads(data)["choices"]
-        return str(choices[0]["delta"].get("content") or "") if choices else ""
-    except (orjson.JSONDecodeError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise ServerError(f"vLLM streamed what is no answer: {data[:_SHOWN]!r}") from error
-
-
 def read_models(content: bytes) -> list[str]:
     """The names under which a server's model and adapters are asked for.
 

@@ -35,7 +35,6 @@ from serving.engines.openai_api import (
     not_ok,
     read_completion,
     read_models,
-    read_piece,
     read_tokens,
 )
 
@@ -106,37 +105,13 @@ class VllmServerEngine:
         self._breakers = AsyncCircuitBreakerFactory(
             default_threshold=self._patience.failures,
             default_ttl=self._patience.pause_s,
-            exclude=[(ServerError, _is_no_fault), asyncio.CancelledError, GeneratorExit],
+            exclude=[(ServerError, _is_no_fault), asyncio.CancelledError],
         )
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def complete(self, requests: Sequence[ChatRequest]) -> list[ChatAnswer]:
         """See ``ChatEngine.complete``."""
         return list(await asyncio.gather(*(self._complete_one(each) for each in requests)))
-
-    async def stream(self, request: ChatRequest) -> AsyncIterator[str]:
-        """One answer, piece by piece.
-
-        Raises:
-            EngineError: it could not begin, or broke off; what came before was said all the same.
-        """
-        ended = False
-        async with self._slot(), self._watched():
-            async with self._client.stream(
-                "POST",
-                CHAT,
-                content=self._body(request, stream=True),
-                timeout=httpx.Timeout(self._patience.timeout_s, connect=self._patience.connect_s),
-            ) as response:
-                if response.status_code != httpx.codes.OK:
-                    await response.aread()
-                    raise not_ok(response)
-                async for line in response.aiter_lines():
-                    ended = ended or line.strip() == "data: [DONE]"
-                    if line.startswith("data: ") and not ended:
-                        yield read_piece(line.removeprefix("data: "))
-            if not ended:
-                raise ServerError("vLLM's answer broke off; ask again, and look at its log")
 
     async def models(self) -> list[str]:
         """What the server can be asked for: its model, and the adapters that are loaded.
@@ -220,7 +195,7 @@ class VllmServerEngine:
         return answer
 
     async def _ask(self, request: ChatRequest) -> ChatAnswer:
-        body = self._body(request, stream=False)
+        body = self._body(request)
         async with self._watched():
             async with asyncio.timeout(self._patience.timeout_s):
                 response = await self._client.post(CHAT, content=body)
@@ -228,13 +203,12 @@ class VllmServerEngine:
                 raise not_ok(response)
             return read_completion(response.content, constrained=request.schema is not None)
 
-    def _body(self, request: ChatRequest, *, stream: bool) -> bytes:
+    def _body(self, request: ChatRequest) -> bytes:
         body: dict[str, Any] = {
             "model": self._model,
             "messages": list(request.messages),
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
-            "stream": stream,
         }
         if request.seed is not None:
             body["seed"] = request.seed

@@ -128,17 +128,6 @@ def test_only_what_the_prompt_numbers_can_be_cited(int8: Any) -> None:
     assert cited <= {"#1", "#2", "#3"}
 
 
-def test_an_answer_streams_as_it_is(int8: Any) -> None:
-    request = ask(REVIEWS[1])
-
-    async def scene(engine: VllmServerEngine) -> list[str]:
-        return [piece async for piece in engine.stream(request)]
-
-    pieces = play(int8, scene, "matjip")
-    assert len(pieces) > 10
-    assert obeys("labels", ChatAnswer("".join(pieces), "stop"), len(split_clauses(REVIEWS[1])))
-
-
 def test_sixty_four_at_once(int8: Any) -> None:
     requests = [ask(f"{n}번째 방문. {REVIEWS[n % 3]}", max_tokens=300) for n in range(64)]
     said = answers(int8, *requests)

@@ -39,7 +39,6 @@ def test_an_answer_is_read_and_the_request_is_openais() -> None:
         "max_tokens": 7,
         "temperature": 0.5,
         "seed": 3,
-        "stream": False,
         "response_format": {
             "type": "json_schema",
             "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True},
