@@ -92,7 +92,7 @@ def demo(
     summaries: Summaries = None,
     recipe: RecipeName = "tiny",
     language_recipe: RecipeName = "language-tiny",
-    language: Annotated[bool, typer.Option(help="Also train a language model.")] = False,  # noqa: FBT002  # typer's way
+    language: Annotated[bool, typer.Option(help="Also train a language model.")] = True,  # noqa: FBT002  # typer's way
 ) -> None:
     """Train, deploy, compare and promote on this machine."""
     run_demo(

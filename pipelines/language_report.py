@@ -30,13 +30,19 @@ category.</p>
 {{ sample.model.name }} v{{ sample.model.version }} · {{ sample.status }}
 {{ sample.reasons|join(", ") }}</p>
 {% if sample.summary %}<p>{{ sample.summary.overall }}</p>
-<div class="scroll"><table><thead><tr><th>aspect</th><th>polarity</th><th>evidence</th></tr></thead>
+<div class="scroll"><table><thead><tr><th>aspect</th><th>says</th><th>evidence</th></tr></thead>
 <tbody>{% for aspect, part in sample.summary.aspects.items() %}{% for bullet in part.bullets %}
-<tr><td>{{ korean[aspect] }}</td><td>{{ korean[bullet.polarity] }}</td>
+<tr><td>{{ korean[aspect] }}</td><td>{{ korean[bullet.polarity] }}: {{ bullet.text }}</td>
 <td>{% for cited in bullet.evidence %}“{{ cited.span }}” {% endfor %}</td></tr>
-{% endfor %}{% endfor %}</tbody></table></div>
-<p class="note">Which clause speaks of what is what a model of this size has learnt; its own
-sentences are not worth reading, and the evidence is the reviews' own words.</p>{% endif %}
+{% endfor %}{% endfor %}</tbody></table></div>{% endif %}
+{% if sample.strengths and sample.strengths.representative %}
+<div class="scroll"><table><thead><tr><th>strength of</th><th>claims</th><th>evidence</th></tr>
+</thead><tbody>{% for strength in sample.strengths.representative %}
+<tr><td>{{ korean[strength.aspect] }}</td><td>{{ strength.claim }}</td>
+<td>{% for cited in strength.evidence %}“{{ cited.span }}” {% endfor %}</td></tr>
+{% endfor %}</tbody></table></div>{% endif %}
+<p class="note">The evidence is the reviews' own words. Which clause speaks of what is what a model
+of a few million weights can learn; it says so in fixed words.</p>
 {% endif %}
 """
 

@@ -82,18 +82,17 @@ def _model(
 
 
 def show_language(console: Console, summary: dict[str, Any]) -> None:
-    """The short table at the end."""
+    """The short table at the end: the models, and the best that can be had without reading."""
     table = Table(
         "",
         *(f"{model['format']} ({model['bytes'] / 1e6:.1f} MB)" for model in summary["models"]),
-        *summary["nulls"],
+        "best null baseline",
         title="Language model, on restaurants that training never saw",
         title_justify="left",
     )
     for figure, title in SHOWN.items():
         cells = [shown_figure(model["metrics"].get(figure)) for model in summary["models"]]
-        cells += [shown_figure(null.get(figure)) for null in summary["nulls"].values()]
-        table.add_row(title, *cells)
+        table.add_row(title, *cells, _best_null(summary["nulls"], figure))
     console.print(table)
     recovered = summary["gate"]["recovery"]
     told = "" if recovered is None else f" INT8 recovers {shown_figure(recovered)} of its parent."
@@ -101,6 +100,15 @@ def show_language(console: Console, summary: dict[str, Any]) -> None:
         f"Gate: [bold]{summary['gate']['verdict']}[/]: {summary['gate']['reason']}.{told}"
     )
     console.print(summary["registration"])
+
+
+def _best_null(nulls: dict[str, Any], figure: str) -> str:
+    values = {name: (null.get(figure) or {}).get("value") for name, null in nulls.items()}
+    known = {name: value for name, value in values.items() if value is not None}
+    if not known:
+        return "–"
+    best = max(known, key=lambda name: known[name])  # of each figure shown, more is better
+    return f"{shown_figure(nulls[best][figure])}\n{best}"
 
 
 def shown_figure(figure: dict[str, Any] | None) -> str:
