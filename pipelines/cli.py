@@ -16,7 +16,7 @@ from rich.console import Console
 from data.contract import json_schemas
 from data.errors import MatjipError, SettingsError
 from data.labelling import labelling_config
-from data.manifest import write_json, write_text_atomically
+from data.manifest import read_manifest, write_json, write_text_atomically
 from pipelines.arguments import (
     compare_arguments,
     home_from_environment,
@@ -32,6 +32,7 @@ from pipelines.real_data import run_real_data
 from pipelines.steps import one_step
 from pipelines.tune import run_tuning
 from serving.registry.language_deploy import served_language_model, served_name
+from serving.vllm_report import report_path
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 PLACEMENT: Final = Path("pipelines/placement.yaml")
@@ -260,7 +261,8 @@ def serve_llm(
     command += ["--python", python, "--port", str(port)]
     command += ["--served-name", served_name(model_name, alias)]
     command += ["--profile", profile] if profile else []
-    os.execve(sys.executable, command, dict(os.environ))  # noqa: S606
+    report = report_path(home.folder("vllm"), read_manifest(folder).digest)
+    os.execve(sys.executable, [*command, "--report", str(report)], dict(os.environ))  # noqa: S606
 
 
 @app.command("mlflow")

@@ -133,7 +133,7 @@ def _language(
     """What became of the language model, and one summary by the gateway that serves it."""
     if trained.step("deploy-llm") is None:
         return None, []
-    summary = language_summary(trained)
+    summary = language_summary(trained, home.folder("vllm"))
     if summary["deployment"] is None:
         return summary | {"sample": None}, []
     start = time.monotonic()

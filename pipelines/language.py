@@ -37,7 +37,7 @@ def run_language(
     summary = {
         "run_id": run.run_id,
         "wall_s": round(time.monotonic() - start, 1),
-        **language_summary(run),
+        **language_summary(run, home.folder("vllm")),
         "steps": [
             {"name": step.name, "status": step.status, "seconds": step.seconds}
             for step in run.steps

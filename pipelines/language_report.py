@@ -22,9 +22,9 @@ v{{ m.version }} {{ m.alias or "" }}<br>{{ "%.1f"|format(m.bytes / 1e6) }} MB</t
 {% if f.low is not none %}<span class="interval">{{ "%.3f"|format(f.low) }} …
 {{ "%.3f"|format(f.high) }}</span>{% endif %}{% endif %}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
-<p class="note">Kernel: {{ l.models[0].kernel or l.models[0].kernel_reason }}. The baselines read
-nothing: an empty answer, another restaurant's gold, the first clauses, the commonest label, every
-category.</p>
+<p class="note">vLLM's kernel: {{ l.models[0].kernel or l.models[0].kernel_reason }}.
+The baselines read nothing: an empty answer, another restaurant's gold, the first clauses, the
+commonest label, every category.</p>
 {% if sample %}<h3>One summary, as the gateway answered</h3>
 <p class="note">{{ sample.restaurant_id }} · {{ sample.arm }} ·
 {{ sample.model.name }} v{{ sample.model.version }} · {{ sample.status }}

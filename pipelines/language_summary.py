@@ -9,6 +9,7 @@ from rich.table import Table
 
 from data.manifest import read_manifest
 from pipelines.local import RunRecord
+from serving.vllm_report import kernel_of
 
 SHOWN: Final = {
     "obeyed": "answers that obey their form",
@@ -21,13 +22,17 @@ SHOWN: Final = {
 }
 MODELS: Final = ("candidate", "parent")
 NOT_BY_VLLM: Final = (
-    "this run answered in process; a vLLM that serves the model says what it computes with "
-    "(make serve-llm)"
+    "this run answered in process; once `make serve-llm` has served the model, the next run's "
+    "summary says what vLLM computed it with"
 )
 
 
-def language_summary(run: RunRecord) -> dict[str, Any]:
+def language_summary(run: RunRecord, reports: Path) -> dict[str, Any]:
     """What the run made, as one JSON for machines.
+
+    Args:
+        run: of a graph that has the language branch.
+        reports: folder of what vLLM said of models that it served.
 
     Raises:
         SettingsError: a step has not run.
@@ -50,7 +55,7 @@ def language_summary(run: RunRecord) -> dict[str, Any]:
         "training": {key: trained[key] for key in ("tokens_per_s", "quantized_base", "lengths")},
         "parity": {key: parity[key] for key in ("links", "engines", "left_out")},
         "models": [
-            _model(role, folder, versions, measured["metrics"][role])
+            _model(role, folder, versions, measured["metrics"][role], reports)
             for role, folder in folders.items()
         ],
         "nulls": {
@@ -66,18 +71,19 @@ def language_summary(run: RunRecord) -> dict[str, Any]:
 
 
 def _model(
-    role: str, folder: Path, versions: dict[str, Any], metrics: dict[str, Any]
+    role: str, folder: Path, versions: dict[str, Any], metrics: dict[str, Any], reports: Path
 ) -> dict[str, Any]:
     manifest = read_manifest(folder)
     version = versions[manifest.digest]
+    kernel = kernel_of(reports, manifest.digest)
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     return {
         "role": role,
         **{key: version[key] for key in ("name", "version", "alias", "parent", "format")},
         "bytes": weights,
         "metrics": metrics,
-        "kernel": None,
-        "kernel_reason": NOT_BY_VLLM,
+        "kernel": kernel,
+        "kernel_reason": NOT_BY_VLLM if kernel is None else None,
     }
 
 

@@ -195,6 +195,10 @@ Adapter = Annotated[
 ]
 
 
+Report = Annotated[
+    Path | None,
+    typer.Option(help="File for what vLLM loaded, by its own log; another format ends it."),
+]
 ServedName = Annotated[
     str | None, typer.Option(help="What requests call the model; else the settings'.")
 ]
@@ -254,6 +258,7 @@ def serve(
     port: Port = None,
     served_name: ServedName = None,
     adapter: Adapter = None,
+    report: Report = None,
 ) -> None:
     """Start vLLM in the foreground: this process becomes it."""
     read = _with_options(
@@ -264,6 +269,8 @@ def serve(
         served_model_name=served_name,
     )
     launch = prepare(read, model.resolve(), python=python, capability=device_capability())
+    if report is not None:
+        _have_it_read(model.resolve(), report.resolve())
     try:
         os.execvpe(python, launch.arguments, os.environ | launch.environment)  # noqa: S606  # no shell
     except OSError as error:
@@ -271,6 +278,17 @@ def serve(
             f"cannot start {python!r}: {error}; --python names the interpreter of vLLM's own "
             "environment"
         ) from error
+
+
+def _have_it_read(model: Path, report: Path) -> None:
+    """From now on, what this process says goes through a child that finds in it what is loaded."""
+    command = [sys.executable, "-m", "serving.vllm_report", str(model), "--out", str(report)]
+    reader = subprocess.Popen(  # our own module
+        [*command, "--stop", str(os.getpid())], stdin=subprocess.PIPE
+    )
+    assert reader.stdin is not None  # noqa: S101  # asked for above
+    for said in (1, 2):
+        os.dup2(reader.stdin.fileno(), said)
 
 
 def main() -> None:

@@ -1,20 +1,34 @@
 """What a running vLLM says of itself: which kernels compute it, from its own log.
 
+    python -m serving.vllm_report var/model --out report.json < vllm.log
+
 An INT8 checkpoint that is loaded as something else still answers, only slower or worse; the metrics
-and the API do not tell. The log does, once, while the weights are loaded.
+and the API do not tell. The log does, once, while the weights are loaded. ``serve`` of
+serving/vllm_launch.py has its log read as it is written, and stops a server that is something else.
 """
 
+import json
+import os
 import re
-from dataclasses import dataclass
-from typing import Final
+import signal
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Final
 
-from data.errors import EngineError
+import typer
+
+from data.errors import ArtifactError, EngineError, MatjipError
+from data.manifest import Manifest, write_json
+from serving.language_folder import read_language_model
 
 SCHEMES: Final = {
     "w8a8": "CompressedTensorsW8A8Int8",
     "fp8": "CompressedTensorsW8A8Fp8",
     "w4a16": "CompressedTensorsWNA16",
 }
+READY: Final = b"Application startup complete"
 _KERNEL: Final = re.compile(r"\b(?:Selected|Using) (\w+) for (CompressedTensors\w+)")
 _ENGINE: Final = re.compile(r"Initializing a V1 LLM engine \(v(\S+)\) with config: (.*)")
 _QUOTED: Final = re.compile(r"'[^']*'")
@@ -74,13 +88,110 @@ def prove_format(log: str, model_format: str) -> KernelReport:
         model_format: as the model's manifest says it.
 
     Raises:
-        EngineError: it was loaded as something else.
+        EngineError: it was loaded as something else, or the log does not say.
     """
     report = read_report(log)
+    _check(report, model_format)
+    return report
+
+
+def _check(report: KernelReport, model_format: str) -> None:
     wanted = {SCHEMES[model_format]} if model_format in SCHEMES else set()
     if set(report.kernels) != wanted:
         raise EngineError(
             f"the model's format is {model_format!r}, vLLM loaded it with {report.kernels!r}, "
             f"expected {sorted(wanted)!r}; check the model folder's quantization_config"
         )
-    return report
+
+
+def watch(
+    log: Iterable[bytes], passed_on: BinaryIO, model: Manifest, out: Path, *, server: int | None
+) -> bool:
+    """Pass a server's log on, line by line, and write what it loaded once it is ready.
+
+    Whatever goes wrong here, the log is read to its end: a server whose log nobody reads stands
+    still.
+
+    Args:
+        log: of its start, as it comes.
+        passed_on: where every line goes.
+        model: what it was told to load.
+        out: file for the report, JSON.
+        server: process that is asked to end if it computes the model as another format.
+
+    Returns:
+        Whether the report was written.
+    """
+    said: list[bytes] | None = []
+    written = False
+    for line in log:
+        passed_on.write(line)
+        passed_on.flush()
+        if said is None:
+            continue
+        said.append(line)
+        if READY in line:
+            text, said = b"".join(said).decode(errors="replace"), None
+            written = _report(text, model, out, server)
+    return written
+
+
+def _report(log: str, model: Manifest, out: Path, server: int | None) -> bool:
+    model_format = str(model.facts.get("format"))
+    try:
+        report = read_report(log)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out, asdict(report) | {"format": model_format, "model_digest": model.digest})
+    except (MatjipError, OSError) as error:
+        print(f"no report of what vLLM loaded: {error}", file=sys.stderr, flush=True)
+        return False
+    try:
+        _check(report, model_format)
+    except EngineError as error:
+        out.unlink()
+        print(error, file=sys.stderr, flush=True)
+        if server is not None:
+            os.kill(server, signal.SIGTERM)
+        return False
+    return True
+
+
+def kernel_of(reports: Path, digest: str) -> str | None:
+    """The kernel that a vLLM reported for a model, or None where none has served it.
+
+    Raises:
+        ArtifactError: the report is none.
+    """
+    path = report_path(reports, digest)
+    if not path.is_file():
+        return None
+    try:
+        kernels: dict[str, Any] = json.loads(path.read_bytes())["kernels"]
+        return ", ".join(f"{scheme} by {kernel}" for scheme, kernel in kernels.items()) or "float"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{str(path)!r} is no report of vLLM: {error!r}; delete it") from error
+
+
+def report_path(reports: Path, digest: str) -> Path:
+    """Where the report of one model lies."""
+    return reports / f"{digest[:16]}.json"
+
+
+def main(
+    model: Annotated[Path, typer.Argument(help="Folder of the model that is served.")],
+    out: Annotated[Path, typer.Option(help="File for the report, JSON.")],
+    stop: Annotated[int | None, typer.Option(help="Process to end if it is not that.")] = None,
+) -> None:
+    """Read a vLLM's log from standard input and write what it loaded."""
+    # Whoever ends the server from a terminal asks this too; its last lines are still to be said.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        manifest = read_language_model(model)
+    except MatjipError as error:
+        sys.exit(str(error))
+    written = watch(sys.stdin.buffer, sys.stdout.buffer, manifest, out, server=stop)
+    sys.exit(0 if written else 1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -13,6 +13,7 @@ from pipelines.arguments import gold_labels, language_arguments
 from pipelines.demo import deployments_of
 from pipelines.language import run_language
 from pipelines.language_report import render_language
+from pipelines.language_summary import language_summary
 from pipelines.language_traffic import ask_summary
 from pipelines.local import Home, load_run, run_graph, source_digest
 from pipelines.placement import local_placement
@@ -21,6 +22,7 @@ from pipelines.train_language import train_language
 from serving.gateway.language_schemas import SummaryOut
 from serving.registry.connection import connect
 from serving.registry.language_deploy import DEPLOYMENT_NAME
+from serving.vllm_report import report_path
 
 SMALL = """
 name: small
@@ -103,6 +105,18 @@ def test_the_summary_names_what_was_made(small):
     assert found["targets"]["restaurants"]["test"] > 0
     written = Path(small["home"].root / "language" / "summary.json")
     assert json.loads(written.read_bytes())["run_id"] == found["run_id"]
+
+
+def test_what_vllm_computed_it_with_is_said_once_it_has_served_it(small, tmp_path):
+    run = load_run(small["home"], small["summary"]["run_id"])
+    assert [model["kernel"] for model in small["summary"]["models"]] == [None, None]
+    assert "serve-llm" in small["summary"]["models"][0]["kernel_reason"]
+    digest = read_manifest(run.artifact("quantize-llm", "quantized")).digest
+    kernels = {"CompressedTensorsW8A8Int8": "CPUInt8ScaledMMLinearKernel"}
+    report_path(tmp_path, digest).write_text(json.dumps({"kernels": kernels}), encoding="utf-8")
+    quantized, merged = language_summary(run, tmp_path)["models"]
+    assert quantized["kernel"] == "CompressedTensorsW8A8Int8 by CPUInt8ScaledMMLinearKernel"
+    assert (quantized["kernel_reason"], merged["kernel"]) == (None, None)
 
 
 def test_the_chain_of_evidence_is_whole(small):

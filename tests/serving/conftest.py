@@ -156,6 +156,14 @@ def tiny_base(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def int8_of_base(tiny: Any, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random language model in INT8."""
+    folder = tmp_path_factory.mktemp("int8") / "model"
+    tiny.write_quantized(folder, tiny_base)
+    return folder
+
+
 @pytest.fixture
 def write_launch(tmp_path: Path) -> Callable[[Mapping[str, Any]], Path]:
     """Writes the house's settings of vLLM with some changed; a key's dots lead into sections."""

@@ -147,16 +147,11 @@ def test_adapters_are_checked_before_it_starts(
         prepare(settings(), tiny_base, python="p", capability=None)
 
 
-def test_no_adapter_lies_on_int8_on_a_cpu(
-    tiny: Any, tiny_base: Path, tmp_path: Path, launch: Launch
-) -> None:
-    tiny.write_quantized(tmp_path / "int8", tiny_base)
+def test_no_adapter_lies_on_int8_on_a_cpu(int8_of_base: Path, launch: Launch) -> None:
     with pytest.raises(EngineError, match="lays no adapter on a 'w8a8' model"):
-        prepare(launch("cpu", lora={}), tmp_path / "int8", python="p", capability=None)
+        prepare(launch("cpu", lora={}), int8_of_base, python="p", capability=None)
     gpu = launch(lora={}, max_model_len=512)
-    assert (
-        "--enable-lora" in prepare(gpu, tmp_path / "int8", python="p", capability=(9, 0)).arguments
-    )
+    assert "--enable-lora" in prepare(gpu, int8_of_base, python="p", capability=(9, 0)).arguments
 
 
 def test_an_adapter_of_too_high_a_rank_is_refused(
@@ -215,6 +210,25 @@ def test_serve_becomes_the_process(tiny_base: Path, tmp_path: Path, option: Opti
     assert said[:2] == ["-m", "vllm.entrypoints.openai.api_server"]
     assert option(said, "--model") == str(tiny_base)
     assert option(said, "--port") == "8123"
+
+
+@pytest.mark.parametrize("loaded", ["", "Selected CPUInt8 for CompressedTensorsW8A8Int8"])
+def test_serve_has_its_log_read(int8_of_base: Path, tmp_path: Path, loaded: str) -> None:
+    python, report = tmp_path / "python", tmp_path / "reports" / "vllm.json"
+    start = "Initializing a V1 LLM engine (v0.32.0) with config: quantization=compressed-tensors"
+    python.write_text(
+        f"#!/bin/sh\necho '{start}'\necho '{loaded}' >&2\necho 'Application startup complete.'\n"
+        "trap 'echo ended; exit 5' TERM\nfor _ in 1 2 3 4 5 6 7 8; do sleep 0.5; done\nexit 3\n"
+    )
+    python.chmod(0o755)
+    options = ("--profile", "cpu", "--python", str(python), "--report", str(report))
+    done = command("serve", str(int8_of_base), *options)
+    assert start in done.stdout
+    assert done.returncode == (3 if loaded else 5)
+    assert report.is_file() == bool(loaded)
+    if not loaded:
+        assert "vLLM loaded it with {}" in done.stderr
+        assert done.stdout.endswith("ended\n")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,24 @@
+"""What vLLM says of itself is read from its log: after the fact, or while it starts."""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from data.errors import EngineError
-from serving.vllm_report import KernelReport, prove_format, read_report
+from data.errors import ArtifactError, EngineError
+from data.manifest import read_manifest
+from serving.vllm_report import (
+    KernelReport,
+    kernel_of,
+    prove_format,
+    read_report,
+    report_path,
+    watch,
+)
 
 # Lines of vLLM 0.32.0, shortened.
 ENGINE = (
@@ -52,3 +69,63 @@ def test_a_format_loaded_as_another_is_found(log: str, model_format: str) -> Non
 def test_a_log_without_a_start_proves_nothing(log: str) -> None:
     with pytest.raises(EngineError, match="does not say how vLLM was loaded"):
         read_report(log)
+
+
+READY = "(APIServer pid=1) INFO:     Application startup complete.\n"
+BROKEN = b"caf\xe9 \xed\x95\n"
+
+
+def lines(log: str) -> list[bytes]:
+    return [BROKEN, *log.encode().splitlines(keepends=True)]
+
+
+def test_a_log_is_passed_on_whole_and_its_report_found_again(
+    int8_of_base: Path, tmp_path: Path
+) -> None:
+    model, passed_on = read_manifest(int8_of_base), io.BytesIO()
+    out = report_path(tmp_path / "vllm", model.digest)
+    assert kernel_of(out.parent, model.digest) is None
+    log = lines(QUANTIZED + INT8 + READY + "request\n" + WEIGHT_ONLY)
+    assert watch(log, passed_on, model, out, server=None)
+    assert passed_on.getvalue() == b"".join(log)
+    said = json.loads(out.read_bytes())
+    assert (said["model_digest"], said["format"], said["device"]) == (model.digest, "w8a8", "cpu")
+    kernel = "CompressedTensorsW8A8Int8 by CPUInt8ScaledMMLinearKernel"
+    assert kernel_of(out.parent, model.digest) == kernel
+    out.write_text("[]", encoding="utf-8")
+    with pytest.raises(ArtifactError, match="no report of vLLM"):
+        kernel_of(out.parent, model.digest)
+
+
+@pytest.mark.parametrize("log", [QUANTIZED + READY, QUANTIZED + WEIGHT_ONLY + READY])
+def test_a_server_that_computes_something_else_is_asked_to_end(
+    log: str, int8_of_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = read_manifest(int8_of_base), tmp_path / "report.json"
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as server:
+        assert not watch(lines(log), io.BytesIO(), model, out, server=server.pid)
+        assert server.wait(30) == -signal.SIGTERM
+    assert "the model's format is 'w8a8', vLLM loaded it with" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("log", ["", QUANTIZED + INT8, READY])
+def test_a_log_that_says_nothing_proves_nothing_and_stops_nobody(
+    log: str, int8_of_base: Path, tmp_path: Path
+) -> None:
+    model, out = read_manifest(int8_of_base), tmp_path / "report.json"
+    passed_on = io.BytesIO()
+    assert not watch(lines(log), passed_on, model, out, server=1)
+    assert passed_on.getvalue() == b"".join(lines(log))
+    assert not out.exists()
+
+
+def test_a_report_that_cannot_be_written_leaves_the_log_alone(
+    int8_of_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    out, passed_on = tmp_path / "file" / "report.json", io.BytesIO()
+    log = lines(QUANTIZED + INT8 + READY + "request\n")
+    assert not watch(log, passed_on, read_manifest(int8_of_base), out, server=1)
+    assert passed_on.getvalue().endswith(b"request\n")
+    assert "no report of what vLLM loaded" in capsys.readouterr().err

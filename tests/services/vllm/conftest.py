@@ -26,6 +26,7 @@ class VllmServer:
     url: str
     log: Path
     process: "subprocess.Popen[bytes]"
+    report: Path
 
     def stop(self) -> None:
         STARTING.end(self.process)
@@ -74,12 +75,14 @@ def start_vllm() -> Iterator[Callable[..., VllmServer]]:
         log = folder / "vllm.log"
         command = [sys.executable, "-m", "serving.vllm_launch", "serve", str(model)]
         command += ["--profile", "cpu", "--python", str(python), "--port", str(port), *options]
+        report = folder / "report.json"
+        command += ["--report", str(report)]
         with log.open("wb") as output:
             # A group of its own: what it starts is ended with it, also after a kill.
             process = subprocess.Popen(
                 command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
             )
-        server = VllmServer(f"http://127.0.0.1:{port}", log, process)
+        server = VllmServer(f"http://127.0.0.1:{port}", log, process, report)
         started.append(server)
         STARTING.wait_until(lambda: _healthy(server.url), process, log, timeout_s=400)
         return server

@@ -7,6 +7,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,10 +89,11 @@ def obeys(task: Task, answer: ChatAnswer, numbered: int) -> bool:
 
 
 def test_it_computes_int8_by_its_own_account(int8: Any) -> None:
-    report = prove_format(int8.log.read_text(encoding="utf-8"), "w8a8")
-    assert report.quantization == "compressed-tensors"
-    assert report.device == "cpu"
-    assert "Int8" in report.kernels["CompressedTensorsW8A8Int8"]
+    proved = prove_format(int8.log.read_text(encoding="utf-8"), "w8a8")
+    assert proved.quantization == "compressed-tensors"
+    assert proved.device == "cpu"
+    assert "Int8" in proved.kernels["CompressedTensorsW8A8Int8"]
+    assert asdict(proved).items() <= json.loads(int8.report.read_bytes()).items()
 
 
 def test_prompts_become_the_token_ids_that_training_sees(int8: Any, folders: Path) -> None:
