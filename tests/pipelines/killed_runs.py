@@ -1,4 +1,8 @@
-"""A run that is killed at any step and started again ends as if nothing had happened."""
+"""Kills a run of a graph at every step and starts it again: it ends as if nothing had happened.
+
+Loaded by path (`runpy.run_path`): tests are no package. Each graph has a file of its own, so that
+two workers can run them side by side.
+"""
 
 import json
 import os
@@ -9,14 +13,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from pipelines.arguments import gold_labels
 from pipelines.local import Home, RunRecord, load_run
 from serving.registry.aliases import read_ledger
 from serving.registry.connection import connect
-
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @dataclass(frozen=True)
@@ -41,67 +41,6 @@ class Graph:
 
 
 LABELS = ("ingest-labels", "validate-labels", "split-dataset")
-ENCODER = Graph(
-    name="train_encoder",
-    recipe="""
-name: least
-threads: 1
-encoder: {vocabulary: 5500, embedding_size: 32, hidden_size: 32, layers: 1, attention_heads: 2,
-          intermediate_size: 64}
-pretraining: {synthetic_reviews: 600, synthetic_epochs: 1}
-fine_tuning: {epochs: 3, batch_tokens: 2048, learning_rate: 2.0e-3, save_every_steps: 5}
-""",
-    given={},
-    steps=(
-        *LABELS,
-        "pretrain-encoder",
-        "train-sentiment",
-        "export-onnx",
-        "quantize-encoder",
-        "evaluate-sentiment",
-        "gate-model",
-        "register-model",
-        "deploy-challenger",
-    ),
-    first=0,
-    register=("register-model", "matjip-sentiment"),
-)
-LANGUAGE = Graph(
-    name="train_language",
-    recipe="""
-name: least
-threads: 1
-base: {vocabulary: 1500, hidden_size: 64, layers: 2, attention_heads: 2, key_value_heads: 1,
-       head_size: 32, intermediate_size: 128, context_tokens: 2048}
-pretraining: {clause_reviews: 100, synthetic_reviews: 300, synthetic_restaurants: 4, epochs: 1,
-              batch_tokens: 2048}
-lora: {rank: 8, alpha: 16}
-tuning: {epochs: 0.5, batch_examples: 8, max_tokens: 2048, learning_rate: 1.0e-3,
-         save_every_steps: 5}
-quantization: {samples: 16}
-""",
-    given={
-        # Half trained, the likeliest tokens are nearly ties; answers are short of sense, and few.
-        "parity_settings": "{examples: 4, answers: 2, limits: {w8a8: {max_abs_diff: 1, "
-        "top1_agreement: 0.8, kl_mean: 0.02, answer_agreement: 0, score_drop: 1}}}",
-        "evaluation_settings": "{repeats: 1, free: 0, resamples: 200}",
-    },
-    steps=(
-        *LABELS,
-        "build-targets",
-        "pretrain-llm",
-        "train-llm",
-        "merge-llm",
-        "quantize-llm",
-        "compare-llm",
-        "evaluate-llm",
-        "gate-llm",
-        "register-llm",
-        "deploy-llm",
-    ),
-    first=len(LABELS),
-    register=("register-llm", "matjip-language"),
-)
 # Its gate lets nothing or everything through: this is about killing, not about quality.
 DRIVER = """
 import json, sys
@@ -161,8 +100,8 @@ def _kill_during(folder: Path, graph: Graph, home: Home, number: int) -> None:
         process.wait()
 
 
-@pytest.mark.parametrize("graph", [ENCODER, LANGUAGE], ids=lambda graph: graph.name)
-def test_killed_at_every_step_and_started_again(graph: Graph, tmp_path: Path) -> None:
+def kill_at_every_step(graph: Graph, tmp_path: Path) -> None:
+    """Kill a run while each step is at work, let the last one end, and look at what it left."""
     tasks = json.loads(gold_labels().read_bytes())[:300]
     (tmp_path / "export.json").write_text(json.dumps(tasks, ensure_ascii=False), encoding="utf-8")
     (tmp_path / "recipe.yaml").write_text(graph.recipe, encoding="utf-8")
