@@ -20,8 +20,9 @@ def deploy_llm(
     """Fetch champion and challenger, check their hashes, write the deployment; its digest.
 
     ``base_url`` is vLLM's, or ``champion=URL challenger=URL`` of two; empty, the gateway loads the
-    models itself.
+    models itself. A server that wants a key is given ``MATJIP_UPSTREAM_API_KEY``.
     """
+    import os
     from pathlib import Path
 
     from training.language_delivery import deploy_language_candidate
@@ -33,6 +34,7 @@ def deploy_llm(
         models=Path(models),
         base_url=base_url,
         out=Path(deployment.path),
+        api_key=os.environ.get("MATJIP_UPSTREAM_API_KEY"),
     )
     deployment.metadata.update(
         {"digest": manifest.digest, "inputs": inputs, "registration": registration.uri}

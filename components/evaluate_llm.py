@@ -23,8 +23,10 @@ def evaluate_llm(
 ) -> str:
     """Ask examples and whole restaurants, null baselines beside; returns the evaluation's digest.
 
-    ``settings`` is YAML text (training/language_delivery.py); empty, the defaults.
+    ``settings`` is YAML text (training/language_delivery.py); empty, the defaults. A judge that
+    wants a key is given ``MATJIP_JUDGE_KEY`` of the environment.
     """
+    import os
     from pathlib import Path
 
     from components.artifacts import show_language_evaluation
@@ -40,6 +42,7 @@ def evaluate_llm(
         model_name=model_name,
         settings=parse_settings(LanguageEvaluationSettings, settings, where="evaluation settings"),
         out=Path(evaluation.path),
+        judge_key=os.environ.get("MATJIP_JUDGE_KEY"),
     )
     evaluation.metadata.update({"digest": manifest.digest, "inputs": inputs})
     show_language_evaluation(Path(evaluation.path), metrics, report, summary)

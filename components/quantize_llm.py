@@ -31,6 +31,7 @@ def quantize_llm(
         samples=settings.quantization.samples,
         smoothing=settings.quantization.smoothing,
         seed=settings.seed,
+        capability=settings.quantization.capability,
     )
     quantized.metadata.update(
         {"digest": manifest.digest, "inputs": inputs, "format": manifest.facts["format"]}

@@ -236,7 +236,7 @@ def serve(
 ) -> None:
     """Serve the last deployment on 127.0.0.1, until Ctrl-C."""
     home = home_from_environment()
-    record = load_run(home, run) if run else last_deployed(home)
+    record = load_run(home, run) if run else last_deployed(home, (*_ENCODER, "train-language"))
     assert record is not None  # noqa: S101  # a run that is named is there, or load_run says so
     command = [sys.executable, "-m", "serving.gateway.app", *deployments_of(record)]
     print(f"http://127.0.0.1:{port}/docs", flush=True)

@@ -22,8 +22,8 @@ SHOWN: Final = {
 }
 MODELS: Final = ("candidate", "parent")
 NOT_BY_VLLM: Final = (
-    "this run answered in process; once `make serve-llm` has served the model, the next run's "
-    "summary says what vLLM computed it with"
+    "this run answered in process; once vLLM has served the model (`make serve-llm "
+    'ARGS="--alias {alias}"`), the next run\'s summary says what it computed it with'
 )
 
 
@@ -83,7 +83,7 @@ def _model(
         "bytes": weights,
         "metrics": metrics,
         "kernel": kernel,
-        "kernel_reason": NOT_BY_VLLM if kernel is None else None,
+        "kernel_reason": None if kernel else NOT_BY_VLLM.format(alias=version["alias"] or "…"),
     }
 
 

@@ -125,7 +125,6 @@ def prepare(
     Raises:
         ArtifactError: a folder is not whole, could run code, or an adapter is for another base.
         EngineError: the machine cannot run the model's format, or is not what the settings target.
-        SettingsError: the model is too small for the settings.
     """
     manifest = read_language_model(model)
     if settings.target == "cpu":
@@ -139,7 +138,7 @@ def prepare(
     check_format(model_format, capability)
     if settings.dtype == "bfloat16":
         check_format("bfloat16", capability)
-    _check_context(settings, model)
+    settings = _fitted(settings, model)
     if settings.lora is not None:
         if capability is None and model_format == "w8a8":
             raise EngineError(
@@ -151,13 +150,11 @@ def prepare(
     return Launch(arguments, launch_environment(settings))
 
 
-def _check_context(settings: LaunchSettings, model: Path) -> None:
+def _fitted(settings: LaunchSettings, model: Path) -> LaunchSettings:
+    """The settings with no longer context than the model has."""
     context = _number(model / "config.json", "max_position_embeddings")
-    if settings.max_model_len > context:
-        raise SettingsError(
-            f"max_model_len is {settings.max_model_len!r}, the context of {str(model)!r} is "
-            f"{context!r}; lower it"
-        )
+    shorter = min(settings.max_model_len, context)
+    return settings.model_copy(update={"max_model_len": shorter})
 
 
 def _check_adapters(lora: Lora, base: Manifest) -> None:

@@ -7,6 +7,7 @@ and the API do not tell. The log does, once, while the weights are loaded. ``ser
 serving/vllm_launch.py has its log read as it is written, and stops a server that is something else.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -33,6 +34,10 @@ _KERNEL: Final = re.compile(r"\b(?:Selected|Using) (\w+) for (CompressedTensors\
 _ENGINE: Final = re.compile(r"Initializing a V1 LLM engine \(v(\S+)\) with config: (.*)")
 _QUOTED: Final = re.compile(r"'[^']*'")
 _SETTING: Final = re.compile(r"\b(quantization|dtype|kv_cache_dtype|device_config)=([\w.-]+)")
+
+
+class _OtherFormatError(EngineError):
+    """vLLM says that it computes the model as another format."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ def prove_format(log: str, model_format: str) -> KernelReport:
 def _check(report: KernelReport, model_format: str) -> None:
     wanted = {SCHEMES[model_format]} if model_format in SCHEMES else set()
     if set(report.kernels) != wanted:
-        raise EngineError(
+        raise _OtherFormatError(
             f"the model's format is {model_format!r}, vLLM loaded it with {report.kernels!r}, "
             f"expected {sorted(wanted)!r}; check the model folder's quantization_config"
         )
@@ -109,8 +114,8 @@ def watch(
 ) -> bool:
     """Pass a server's log on, line by line, and write what it loaded once it is ready.
 
-    Whatever goes wrong here, the log is read to its end: a server whose log nobody reads stands
-    still.
+    Whatever goes wrong with the report, the log is passed on to its end: a server whose log nobody
+    reads stands still. A log that does not say what was loaded proves nothing, and stops nobody.
 
     Args:
         log: of its start, as it comes.
@@ -122,6 +127,8 @@ def watch(
     Returns:
         Whether the report was written.
     """
+    with contextlib.suppress(OSError):
+        out.unlink(missing_ok=True)  # what an earlier start said proves nothing of this one
     said: list[bytes] | None = []
     written = False
     for line in log:
@@ -140,18 +147,17 @@ def _report(log: str, model: Manifest, out: Path, server: int | None) -> bool:
     model_format = str(model.facts.get("format"))
     try:
         report = read_report(log)
+        _check(report, model_format)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, asdict(report) | {"format": model_format, "model_digest": model.digest})
-    except (MatjipError, OSError) as error:
-        print(f"no report of what vLLM loaded: {error}", file=sys.stderr, flush=True)
-        return False
-    try:
-        _check(report, model_format)
-    except EngineError as error:
-        out.unlink()
+    except _OtherFormatError as error:
         print(error, file=sys.stderr, flush=True)
         if server is not None:
-            os.kill(server, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(server, signal.SIGTERM)
+        return False
+    except (MatjipError, OSError) as error:
+        print(f"no report of what vLLM loaded: {error}", file=sys.stderr, flush=True)
         return False
     return True
 

@@ -69,9 +69,11 @@ def make_language_base(
         checkpoints: where a run that is cut short goes on from.
 
     Raises:
+        EngineError: the GPU that is to serve it lacks the recipe's format.
         SettingsError: the pretrained checkpoint cannot be had, or asks to run code of its own.
         ArtifactError: the targets are not whole, or ``out`` cannot be written.
     """
+    recipe.quantization.check_target()
     source = read_manifest(targets, TARGETS_KIND)
     start_artifact(out)
     facts: dict[str, Any] = {"role": "base", "format": recipe.precision, "recipe": recipe.name}

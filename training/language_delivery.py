@@ -31,12 +31,31 @@ from training.evaluation.language.evaluation import (
     LANGUAGE_EVALUATION_KIND,
     evaluate_language_models,
 )
+from training.evaluation.language.judge_endpoint import JudgeEndpoint
 from training.language_gate import language_gate
 from training.language_recipe import LanguageRecipe
 from training.language_registration import register_language_model
 from training.llm_parity import Asking, check_parity_chain
 from training.parity_limits import FEW_ANSWERS, LinkLimits
 from training.parity_links import Stage
+
+
+class LanguageJudge(BaseModel):
+    """Another model that says whether a bullet's evidence supports it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base_url: str = Field(
+        pattern=r"^https?://", description="Of an OpenAI-compatible endpoint, with /v1."
+    )
+    model: str = Field(min_length=1, description="As the endpoint names it.")
+    controls: int = Field(
+        default=60, ge=1, description="Written bullets, and as many mismatched, for its agreement."
+    )
+
+    def endpoint(self, api_key: str | None) -> JudgeEndpoint:
+        """Where it is asked, and with what key."""
+        return JudgeEndpoint(self.base_url, self.model, api_key=api_key, controls=self.controls)
 
 
 class LanguageEvaluationSettings(BaseModel):
@@ -53,6 +72,7 @@ class LanguageEvaluationSettings(BaseModel):
     threads: int = Field(
         default=1, ge=1, description="Of torch; on a CPU a small model answers fastest with one."
     )
+    judge: LanguageJudge | None = Field(default=None, description="None asks no judge.")
 
 
 class LanguageParitySettings(BaseModel):
@@ -112,7 +132,10 @@ def compare_language_chain(
     torch.set_num_threads(settings.threads)
     folders: Mapping[Stage, Path] = {"merged": merged, "quantized": quantized}
     loaded = {stage: load_language_model(path, device=_device()) for stage, path in folders.items()}
-    here = {stage: TransformersChatEngine(model) for stage, model in loaded.items()}
+    here: dict[Stage, TransformersChatEngine] = {
+        "adapter": TransformersChatEngine.load(base, adapter=adapter, device=_device()),
+        **{stage: TransformersChatEngine(model) for stage, model in loaded.items()},
+    }
     engines: Mapping[Stage, ChatEngine] = {**here, "served": there} if there else here
     try:
         return check_parity_chain(
@@ -164,16 +187,18 @@ def evaluate_language_candidate(
     model_name: str,
     settings: LanguageEvaluationSettings,
     out: Path,
+    judge_key: str | None = None,
 ) -> Manifest:
     """Measure the INT8 candidate, its merged parent and the champion, if there is one.
 
     All answer through the engine that would serve. A champion that is one of the two is measured
-    once, under that name.
+    once, under that name. The judge, if there is one, is given ``judge_key``.
 
     Raises:
         RegistryError: the champion cannot be asked for or fetched.
         ArtifactError: an input is missing or altered.
         EngineError: an engine answers nothing.
+        MetricError: the judge answers nothing.
     """
     torch.set_num_threads(settings.threads)
     registry = connect(tracking_uri)
@@ -195,6 +220,7 @@ def evaluate_language_candidate(
             repeats=settings.repeats,
             free=settings.free,
             folders=folders,
+            judge=settings.judge.endpoint(judge_key) if settings.judge else None,
             seed=settings.seed,
             resamples=settings.resamples,
         )
@@ -259,6 +285,7 @@ def deploy_language_candidate(
     models: Path,
     base_url: str,
     out: Path,
+    api_key: str | None = None,
 ) -> Manifest:
     """Fetch champion and challenger and write the language deployment that the gateway serves.
 
@@ -267,6 +294,7 @@ def deploy_language_candidate(
 
     Raises:
         RegistryError: a model is not what was registered, or MLflow is away.
+        ExperimentError: a server of ``base_url`` does not serve its arm's model.
     """
     registry = connect(tracking_uri)
     if resolve(registry, model_name, "champion") is None:
@@ -280,6 +308,7 @@ def deploy_language_candidate(
         work=models,
         out=out,
         base_url=base_url,
+        api_key=api_key,
     )
     return read_manifest(out)
 

@@ -14,6 +14,7 @@ from data.errors import SettingsError
 from data.manifest import canonical_digest
 from data.prompts import TASKS, Task
 from data.settings import parse_settings
+from serving.vllm_launch import Capability, check_format
 
 RECIPES: Final = "training.recipes"
 
@@ -85,7 +86,29 @@ class QuantizationSettings(_Settings):
 
     scheme: Literal["w8a8", "fp8", "w4a16"] = "w8a8"
     samples: int = Field(default=256, ge=8)
+    target_capability: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]$")] | None = Field(
+        default=None,
+        description="Compute capability of the GPU that is to serve it, such as '9.0'; a format "
+        "that it lacks is refused before anything is trained. None leaves that to the launch.",
+    )
     smoothing: float = Field(default=0.8, ge=0, le=1)
+
+    @property
+    def capability(self) -> Capability | None:
+        """The target's, as two numbers."""
+        if self.target_capability is None:
+            return None
+        major, minor = self.target_capability.split(".")
+        return int(major), int(minor)
+
+    def check_target(self) -> None:
+        """Refuse a format that the GPU which is to serve it lacks.
+
+        Raises:
+            EngineError: it lacks it.
+        """
+        if self.capability is not None:
+            check_format(self.scheme, self.capability)
 
 
 class LanguageRecipe(_Settings):

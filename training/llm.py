@@ -61,10 +61,12 @@ def train_language_model(
         checkpoints: where a run that is cut short goes on from; other recipes do not meet there.
 
     Raises:
+        EngineError: the GPU that is to serve it lacks the recipe's format.
         ArtifactError: an input is not whole, is quantised, or its chat template has no mark.
         DataUnfitError: no example is of the recipe's tasks, or fits the limit of tokens.
         SettingsError: the memory at hand is too small for the recipe.
     """
+    recipe.quantization.check_target()
     source = read_manifest(targets, TARGETS_KIND)
     parent = read_language_model(base)
     check_chat_template(base)

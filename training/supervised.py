@@ -8,7 +8,7 @@ goes on from its last checkpoint.
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from datasets import Dataset
@@ -25,6 +25,9 @@ from transformers.trainer_utils import get_last_checkpoint
 from data.errors import DataUnfitError
 from training.language_examples import Row, columns
 
+_LOGGED: Final = 0.05
+"""Share of the steps between two lines of progress."""
+
 
 @dataclass(frozen=True)
 class StageSettings:
@@ -33,6 +36,7 @@ class StageSettings:
     Attributes:
         name: as progress lines and curves call it.
         epochs: over the rows.
+        warmup_share: of the steps, below 1.
         batch_examples: of one forward pass; with ``packing``, sequences of ``max_tokens``.
         max_tokens: of a row; none is longer.
         packing: several examples in a sequence, kept apart by their positions. Needs
@@ -135,7 +139,7 @@ def train_on_answers(
     progress = _Progress(settings.name)
     trainer = SFTTrainer(
         model=model,
-        args=_arguments(settings, work_dir, steps=_steps(len(rows), settings)),
+        args=_arguments(settings, work_dir),
         train_dataset=Dataset.from_dict(columns(rows)),
         processing_class=tokenizer,
         peft_config=adapter,
@@ -154,11 +158,7 @@ def train_on_answers(
     return Trained(trainer.model, weights, curve, progress.tokens_per_s)
 
 
-def _steps(rows: int, settings: StageSettings) -> int:
-    return max(1, int(settings.epochs * rows / (settings.batch_examples * settings.accumulation)))
-
-
-def _arguments(settings: StageSettings, work_dir: Path, *, steps: int) -> Any:
+def _arguments(settings: StageSettings, work_dir: Path) -> Any:
     from trl.trainer.sft_config import SFTConfig
 
     return SFTConfig(
@@ -168,7 +168,8 @@ def _arguments(settings: StageSettings, work_dir: Path, *, steps: int) -> Any:
         gradient_accumulation_steps=settings.accumulation,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=int(settings.warmup_share * steps),
+        # Shares of the steps that there will be: packing and several processes decide how many.
+        warmup_steps=settings.warmup_share,
         weight_decay=0.01,
         max_length=settings.max_tokens,
         packing=settings.packing,
@@ -178,7 +179,7 @@ def _arguments(settings: StageSettings, work_dir: Path, *, steps: int) -> Any:
         use_cpu=not torch.cuda.is_available(),
         seed=settings.seed,
         data_seed=settings.seed,
-        logging_steps=max(1, steps // 20),
+        logging_steps=_LOGGED,
         save_steps=settings.save_every_steps,
         save_total_limit=1,
         report_to=[],

@@ -1,12 +1,15 @@
 """Champion and challenger among language models, from the registry to what the gateway serves."""
 
+import asyncio
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from data.errors import ExperimentError, RegistryError
+from data.errors import EngineError, ExperimentError, RegistryError
 from data.manifest import canonical_digest, write_manifest
 from serving.deployment import ARMS, ArmName
+from serving.engines.vllm_server import VllmServerEngine
 from serving.language_deployment import (
     Endpoint,
     InProcessEndpoint,
@@ -20,6 +23,7 @@ from serving.registry.connection import Registry, connect
 from serving.registry.versions import download, resolve
 
 DEPLOYMENT_NAME: Final = "language_deployment.json"
+_ANSWER_TOKENS: Final = 1_024
 
 
 def deploy_language(
@@ -30,6 +34,7 @@ def deploy_language(
     work: Path,
     out: Path,
     base_url: str = "",
+    api_key: str | None = None,
 ) -> LanguageDeployment:
     """Resolve both aliases once, fetch both models, and write the deployment.
 
@@ -41,10 +46,12 @@ def deploy_language(
         out: folder of the artifact: ``language_deployment.json``, ``models/``.
         base_url: of the vLLM that serves both arms, or ``champion=URL challenger=URL`` of two; a
             server calls its model ``name-arm``. Empty, the gateway loads the models itself.
+        api_key: what those servers want, if anything.
 
     Raises:
         RegistryError: there is no champion, a model is not what was registered, or MLflow is away.
-        ExperimentError: the share is not one, or an arm has no server.
+        ExperimentError: the share is not one, or an arm has no server, or one that does not serve
+            its model. A server that is not up yet is believed.
     """
     fetched = fetch_arms(registry, name=name, share=share, work=work, out=out)
     arms = tuple(
@@ -56,9 +63,13 @@ def deploy_language(
             evidence_id=found.version.tags["evidence_id"],
             share=found.share,
             endpoint=_endpoint(found, base_url),
+            max_answer_tokens=_room(out / found.folder, found.name),
         )
         for found in fetched
     )
+    for arm in arms:
+        if isinstance(arm.endpoint, OpenAIEndpoint):
+            _check_served(arm.endpoint, arm.name, api_key)
     deployment = LanguageDeployment(
         experiment_id=f"{name}-{'-vs-'.join(arm.version for arm in reversed(arms))}",
         salt=canonical_digest([[arm.name, arm.evidence_id] for arm in arms])[:32],
@@ -99,6 +110,39 @@ def _endpoint(found: FetchedArm, base_url: str) -> Endpoint:
         base_url=_server(base_url, found.name),
         model=served_name(found.version.name, found.name),
     )
+
+
+def _room(folder: Path, arm: ArmName) -> int:
+    """What an answer may take: a prompt keeps at least half of the model's context."""
+    try:
+        text = (folder / "config.json").read_text(encoding="utf-8")
+        context = int(json.loads(text)["max_position_embeddings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RegistryError(
+            f"the {arm}'s config.json does not say its max_position_embeddings: {error!r}; "
+            "register a whole model"
+        ) from error
+    return min(_ANSWER_TOKENS, context // 2)
+
+
+def _check_served(endpoint: OpenAIEndpoint, arm: ArmName, api_key: str | None) -> None:
+    async def models() -> list[str]:
+        engine = VllmServerEngine(endpoint.base_url, endpoint.model, api_key=api_key)
+        try:
+            return await engine.models()
+        finally:
+            await engine.aclose()
+
+    try:
+        served = asyncio.run(models())
+    except EngineError:
+        return  # it may start after the deployment is written; the gateway's /ready says how it is
+    if endpoint.model not in served:
+        raise ExperimentError(
+            f"the {arm}'s server {endpoint.base_url!r} serves {served!r}, not {endpoint.model!r}; "
+            f'start it with `make serve-llm ARGS="--alias {arm}"`, and name a server for each arm: '
+            "base_url='champion=http://… challenger=http://…'"
+        )
 
 
 def _server(base_url: str, arm: ArmName) -> str:

@@ -30,7 +30,7 @@ def test_the_file_of_the_house_is_valid_and_so_is_every_profile() -> None:
 
 def test_a_profile_changes_only_what_it_says() -> None:
     gpu, cpu = read_launch(), read_launch(profile="cpu")
-    assert (cpu.target, cpu.max_model_len) == ("cpu", 512)
+    assert (cpu.target, cpu.max_model_len) == ("cpu", 2048)
     assert gpu.structured_outputs == cpu.structured_outputs
     assert gpu.kubernetes is not None
     assert cpu.kubernetes is not None

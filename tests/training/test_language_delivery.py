@@ -27,6 +27,8 @@ LOOSE = "{max_abs_diff: 4, top1_agreement: 0.8, kl_mean: 0.2, answer_agreement: 
 """A random model's likeliest tokens are near ties."""
 SETTINGS = f"{{examples: 4, answers: 2, answer_tokens: 400, limits: {{w8a8: {LOOSE}}}}}"
 
+JUDGED = "judge: {base_url: 'http://127.0.0.1:9/v1', model: reader}"
+
 
 @pytest.fixture
 def parts(language_targets, tiny_base, tiny_adapter, tiny_merged, tiny_w8a8):
@@ -52,8 +54,9 @@ def test_without_a_server_the_chain_ends_with_int8_and_says_why(tmp_path, parts)
     first, second = said["links"]
     assert (first["name"], second["name"]) == ("adapter → merged", "merged → quantized")
     assert first["prompts"] == second["scores"]["examples"] == 4
-    assert second["answers"]["examples"] == 2
-    assert said["engines"].keys() == {"merged", "quantized"}
+    assert first["answers"]["examples"] == second["answers"]["examples"] == 2
+    assert first["answers"]["agreement"] == 1.0
+    assert said["engines"].keys() == {"adapter", "merged", "quantized"}
     assert all(name.startswith("transformers-") for name in said["engines"].values())
     assert "no server was given" in said["left_out"]["served"]
 
@@ -147,12 +150,13 @@ def test_the_champion_is_measured_too_but_never_twice(
     registry, champion, tiny_w8a8, tmp_path, monkeypatch, request, parent
 ):
     asked = {}
-    monkeypatch.setattr(
-        "training.language_delivery.evaluate_language_models",
-        lambda targets, engines, out, *, folders, **rest: asked.update(
-            {name: read_manifest(folders[name]).digest for name in engines}
-        ),
-    )
+    judges = []
+
+    def evaluate(targets, engines, out, *, folders, judge, **rest):
+        asked.update({name: read_manifest(folders[name]).digest for name in engines})
+        judges.append(judge)
+
+    monkeypatch.setattr("training.language_delivery.evaluate_language_models", evaluate)
     merged = request.getfixturevalue(parent)
     evaluate_language_candidate(
         tmp_path / "targets",
@@ -161,9 +165,13 @@ def test_the_champion_is_measured_too_but_never_twice(
         quantized=tiny_w8a8,
         tracking_uri=registry.uri,
         model_name="language",
-        settings=LanguageEvaluationSettings(),
+        settings=parse_settings(LanguageEvaluationSettings, JUDGED, where="x"),
         out=tmp_path / "out",
+        judge_key="geheim",
     )
+    [judge] = judges
+    assert (judge.base_url, judge.model) == ("http://127.0.0.1:9/v1", "reader")
+    assert (judge.api_key, "geheim" in repr(judge)) == ("geheim", False)
     assert asked["parent"] == read_manifest(merged).digest
     if parent == "tiny_merged":
         assert asked.keys() == {"candidate", "parent"}

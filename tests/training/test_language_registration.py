@@ -1,9 +1,13 @@
 """Language models go to the registry with their prompts and evidence, and from it to a gateway."""
 
+import json
+import runpy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
 from data.errors import ArtifactError, ExperimentError, RegistryError
 from data.manifest import read_manifest, write_json, write_manifest
@@ -138,6 +142,8 @@ def test_it_is_deployed_whole_and_read_again(registry, artifacts, tmp_path):
     ]
     for arm in read.arms:
         assert read_manifest(arm.endpoint.folder).digest == arm.manifest_digest
+        config = json.loads((arm.endpoint.folder / "config.json").read_bytes())
+        assert arm.max_answer_tokens == min(1_024, config["max_position_embeddings"] // 2)
     assert read_manifest(out, DEPLOYMENT_KIND).facts["status"] == "ok"
 
 
@@ -157,6 +163,21 @@ def test_servers_may_answer_for_the_arms(registry, artifacts, tmp_path):
     assert {url for url, _ in ends("http://127.0.0.1:3")} == {"http://127.0.0.1:3"}
     with pytest.raises(ExperimentError, match="no server of the challenger"):
         ends("champion=http://127.0.0.1:1")
+
+
+def test_a_server_must_serve_its_arms_model(registry, artifacts, tmp_path):
+    artifacts.register(registry)
+    fakes = runpy.run_path(str(Path(__file__).parents[1] / "fake_language.py"))
+    champion = FastAPI()
+    champion.get("/v1/models")(lambda: {"data": [{"id": "language-champion"}]})
+    places = {"work": tmp_path / "models", "out": tmp_path / "deployment"}
+    with fakes["serve"](champion) as url:
+        made = partial(deploy_language, registry, name=NAME, share=0.5, **places)
+        assert made(base_url=f"champion={url} challenger=http://127.0.0.1:2")
+        with pytest.raises(
+            ExperimentError, match=r"challenger's server .* serves \['language-champion'\], not"
+        ):
+            made(base_url=url)
 
 
 def test_what_an_alias_names_is_fetched_for_vllm(registry, artifacts, tmp_path):

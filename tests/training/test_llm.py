@@ -11,11 +11,12 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from data.artifacts import QUARANTINE_NAME, TARGETS_KIND
-from data.errors import ArtifactError, DataUnfitError, SettingsError
+from data.errors import ArtifactError, DataUnfitError, EngineError, SettingsError
 from data.manifest import read_manifest, write_manifest
 from data.targets import read_examples, write_examples
 from serving.adapter_folder import read_adapter
 from serving.language_folder import LANGUAGE_MODEL_KIND
+from training.language_base import make_language_base
 from training.language_recipe import LanguageRecipe, parse_language_recipe
 from training.llm import LENGTHS_NAME, memory_need, train_language_model
 from training.synthetic_examples import synthetic_summaries
@@ -168,6 +169,16 @@ def test_only_the_tasks_that_are_named_are_learnt(recipe, language_targets, tiny
             tmp_path / "none",
             checkpoints=tmp_path / "work",
         )
+
+
+def test_a_format_that_the_serving_gpu_lacks_is_refused_before_anything_is_read(recipe, tmp_path):
+    blackwell = recipe.quantization.model_copy(update={"target_capability": "10.0"})
+    refused = recipe.model_copy(update={"quantization": blackwell})
+    missing = tmp_path / "missing"
+    with pytest.raises(EngineError, match=r"'w8a8' does not run on compute capability 10\.0"):
+        train_language_model(missing, missing, refused, tmp_path, checkpoints=tmp_path)
+    with pytest.raises(EngineError, match=r"'w8a8' does not run on compute capability 10\.0"):
+        make_language_base(missing, refused, tmp_path, checkpoints=tmp_path)
 
 
 def test_memory_is_reckoned_before_anything_is_loaded(recipe, tiny_base):

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[3]
@@ -34,6 +35,19 @@ class VllmServer:
     def kill(self) -> None:
         """At once, with what it started: a group of its own."""
         os.killpg(self.process.pid, signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Its engine stands still, until it is killed; the part that speaks HTTP goes on."""
+        for part in psutil.Process(self.process.pid).children(recursive=True):
+            part.suspend()
+
+    def callers(self) -> int:
+        """How many connections to it are open."""
+        port = int(self.url.rpartition(":")[2])
+        return sum(
+            each.status == psutil.CONN_ESTABLISHED and each.laddr.port == port
+            for each in psutil.net_connections("tcp4")
+        )
 
     async def running(self, client: httpx.AsyncClient) -> int:
         """How many requests it is working on at this moment."""

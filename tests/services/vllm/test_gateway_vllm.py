@@ -10,6 +10,7 @@ import runpy
 import sqlite3
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -259,21 +260,20 @@ def test_a_review_that_the_context_cannot_hold_harms_no_other(site: Any) -> None
 
 def test_vllm_dies_while_it_answers(site: Any, int8: Any) -> None:
     mine = site.unit("champion")
-    streamed = endless(REVIEWS[0], max_tokens=900, user=mine) | {"stream": True}
+    streamed = ask(REVIEWS[0], user=mine) | {"stream": True}
 
     async def scene() -> tuple[list[httpx.Response], float]:
+        int8.freeze()  # or it might have answered everything before it is killed
         async with httpx.AsyncClient(base_url=site.client.base_url, timeout=100) as client:
             posts = [client.post(CHAT, json=streamed) for _ in range(8)]
             posts += [client.post(CHAT, json=streamed | {"stream": False}) for _ in range(24)]
             posts += [client.post("/v1/summary", json=summary_of(REVIEWS, mine)) for _ in range(8)]
             waiting = asyncio.gather(*posts)
-            async with client.stream("POST", CHAT, json=streamed) as ahead:
-                first = await anext(ahead.aiter_lines())  # the streams that came before it run too
-                assert first.startswith("data: "), first
-                while await int8.running(client) < 32:
-                    assert not waiting.done()
-                    await asyncio.sleep(0.02)
-                int8.kill()
+            while int8.callers() < 8 + 24 + 8 * len(REVIEWS):
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(1)  # for the last of them to be read
+            assert not waiting.done()
+            int8.kill()
             killed = time.monotonic()
             return await waiting, time.monotonic() - killed
 
@@ -285,15 +285,12 @@ def test_vllm_dies_while_it_answers(site: Any, int8: Any) -> None:
         assert answer.json()["status"] == "degraded"
         reasons = answer.json()["reasons"]
         assert any(gone in reason for reason in reasons for gone in GONE), reasons
-    lost = [answer for answer in chats if answer.status_code != 200]
-    assert len(lost) > 12
-    for answer in lost:
+    for answer in chats:
         assert answer.status_code == 503
         assert answer.json()["error"]["code"] == "upstream_unreachable"
         assert int(answer.headers["Retry-After"]) >= 1
-    cut = [answer for answer in streams if answer.status_code == 200]
-    assert cut
-    for answer in cut:
+    for answer in streams:
+        assert answer.status_code == 200
         assert "broke off" in answer.text.strip().rpartition("data: ")[2]
     assert site.come_to("down", "down")
     assert site.chat(ask(REVIEWS[0])).status_code == 503
@@ -326,25 +323,32 @@ def test_an_adapter_is_swapped_while_requests_run(
     second = text_of(two.chat(body, "challenger"))
     assert text_of(two.chat(body)) != second
 
-    async def scene() -> list[httpx.Response]:
-        manager = VllmServerEngine(with_adapters.url, "matjip")
+    async def scene() -> tuple[list[httpx.Response], list[httpx.Response]]:
+        manager, swapped = VllmServerEngine(with_adapters.url, "matjip"), asyncio.Event()
+
+        async def call(path: str, said: dict[str, Any]) -> list[httpx.Response]:
+            """Again and again, until the adapter is another one, however fast the machine is."""
+            answers = []
+            while not swapped.is_set():
+                answers.append(await client.post(path, json=said))
+            return answers
+
         async with httpx.AsyncClient(base_url=two.client.base_url, timeout=100) as client:
-            posts = [client.post(CHAT, json=ask(REVIEWS[n % 4], user=f"u{n}")) for n in range(48)]
-            said_of = [summary_of(REVIEWS[:2], f"s{n}") for n in range(8)]
-            posts += [client.post("/v1/summary", json=body) for body in said_of]
-            waiting = asyncio.gather(*posts)
-            while await with_adapters.running(client) < 32:
-                assert not waiting.done()
+            chats = [call(CHAT, ask(REVIEWS[n % 4], user=f"u{n}")) for n in range(24)]
+            summaries = [call("/v1/summary", summary_of(REVIEWS[:2], f"s{n}")) for n in range(4)]
+            waiting = asyncio.gather(*chats, *summaries)
+            while await with_adapters.running(client) < 16:
                 await asyncio.sleep(0.02)
             await manager.load_adapter("first", folders / "second")
-            assert not waiting.done()
+            swapped.set()
             said = await waiting
         await manager.aclose()
-        return said
+        return list(chain(*said[:24])), list(chain(*said[24:]))
 
-    said = asyncio.run(scene())
-    assert errors(said) == []
-    assert not [each for each in said[48:] if "not read" in "".join(each.json()["reasons"])]
+    chats, summaries = asyncio.run(scene())
+    assert (len(chats) >= 24, len(summaries) >= 4) == (True, True)
+    assert errors([*chats, *summaries]) == []
+    assert not [each for each in summaries if "not read" in "".join(each.json()["reasons"])]
     assert text_of(two.chat(body)) == second
 
 

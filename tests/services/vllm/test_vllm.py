@@ -27,7 +27,7 @@ from serving.vllm_report import prove_format
 from serving.vllm_settings import DEFAULT_PATH
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
-CONTEXT = 512
+CONTEXT = 1024
 REVIEWS = [
     "국물이 진하고 고기가 부드러워요.",
     "직원이 불친절하고 대기가 길어요. 그래도 고기는 부드러워요!",
@@ -155,7 +155,7 @@ def test_what_cannot_be_asked_is_refused_alone(int8: Any) -> None:
     ]
     first, *refused, last = answers(int8, good, *wrong, good)
     assert [answer.finish_reason for answer in refused] == ["error"] * len(wrong)
-    assert "maximum context length is 512" in str(refused[5].error)
+    assert f"maximum context length is {CONTEXT}" in str(refused[5].error)
     assert obeys("labels", first, 2)
     assert obeys("labels", last, 2)
     [lost] = answers(int8, good, model="nobody")

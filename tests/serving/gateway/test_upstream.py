@@ -123,6 +123,7 @@ def test_a_connection_that_fails_is_tried_again(start_language, chat):
         endpoint = {"kind": "openai", "base_url": url, "model": "served"}
         with start_language(endpoint) as client:
             answer = pool.submit(chat, client)
+            late.settimeout(30)
             time.sleep(0.1)
             late.listen()
             caller, _ = late.accept()
