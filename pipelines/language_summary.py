@@ -17,8 +17,9 @@ SHOWN: Final = {
     "task_score": "score over all tasks",
     "sentiment_macro_f1": "sentiment, macro-F1",
     "category_macro_f1": "category of each clause, macro-F1",
-    "summary_category_macro_f1": "category in whole summaries, macro-F1",
-    "summary_evidence_verbatim": "evidence that is verbatim",
+    "summary_category_macro_f1": "category of clauses that summaries rest on, macro-F1",
+    "summary_evidence_verbatim": "evidence in summaries that is verbatim",
+    "summary_evidence_supported": "evidence in summaries that labels bear out",
 }
 MODELS: Final = ("candidate", "parent")
 NOT_BY_VLLM: Final = (
