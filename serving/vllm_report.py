@@ -102,11 +102,16 @@ def prove_format(log: str, model_format: str) -> KernelReport:
 
 def _check(report: KernelReport, model_format: str) -> None:
     wanted = {SCHEMES[model_format]} if model_format in SCHEMES else set()
-    if set(report.kernels) != wanted:
-        raise _OtherFormatError(
-            f"the model's format is {model_format!r}, vLLM loaded it with {report.kernels!r}, "
-            f"expected {sorted(wanted)!r}; check the model folder's quantization_config"
-        )
+    if set(report.kernels) == wanted:
+        return
+    told = (
+        f"the model's format is {model_format!r}, vLLM loaded it with {report.kernels!r}, "
+        f"expected {sorted(wanted)!r}"
+    )
+    if wanted and not report.kernels and report.quantization == "compressed-tensors":
+        # It read the model's own quantisation and named no kernel: of this nothing is known.
+        raise EngineError(f"{told}; pass the log of its start, at level INFO")
+    raise _OtherFormatError(f"{told}; check the model folder's quantization_config")
 
 
 def watch(

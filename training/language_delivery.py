@@ -7,8 +7,9 @@ the engines that would serve, reads the artifacts it is given, and leaves a seal
 import asyncio
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,7 +20,7 @@ from serving.engines.chat import ChatEngine
 from serving.engines.chat_transformers import TransformersChatEngine
 from serving.engines.vllm_server import VllmServerEngine
 from serving.language_folder import Format
-from serving.language_model import load_language_model
+from serving.language_model import LanguageModel, load_language_model
 from serving.registry.arms import DEPLOYMENT_KIND
 from serving.registry.connection import connect
 from serving.registry.language_deploy import deploy_language
@@ -36,8 +37,12 @@ from training.language_gate import language_gate
 from training.language_recipe import LanguageRecipe
 from training.language_registration import register_language_model
 from training.llm_parity import Asking, check_parity_chain
+from training.merge_llm import load_adapted
 from training.parity_limits import FEW_ANSWERS, LinkLimits
 from training.parity_links import Stage
+
+_ROOM: Final = 1.3
+"""Of what a model's weights take, with what computing on them takes."""
 
 
 class LanguageJudge(BaseModel):
@@ -130,12 +135,17 @@ def compare_language_chain(
     """
     there = _server(served_url, settings.served_model, api_key) if served_url else None
     torch.set_num_threads(settings.threads)
+    through_nf4 = bool(read_manifest(merged).facts.get("through_nf4"))
+    device = _device(merged, copies=3)
     folders: Mapping[Stage, Path] = {"merged": merged, "quantized": quantized}
-    loaded = {stage: load_language_model(path, device=_device()) for stage, path in folders.items()}
-    here: dict[Stage, TransformersChatEngine] = {
-        "adapter": TransformersChatEngine.load(base, adapter=adapter, device=_device()),
-        **{stage: TransformersChatEngine(model) for stage, model in loaded.items()},
+    loaded = {stage: load_language_model(path, device=device) for stage, path in folders.items()}
+    # In NF4 itself where it was trained so: the way that merging goes is what is checked.
+    adapted = load_adapted(adapter, base, through_nf4=through_nf4, stay_in_nf4=through_nf4).eval()
+    models: dict[Stage, LanguageModel] = {
+        "adapter": replace(loaded["merged"], model=adapted.to(device)),
+        **loaded,
     }
+    here = {stage: TransformersChatEngine(model) for stage, model in models.items()}
     engines: Mapping[Stage, ChatEngine] = {**here, "served": there} if there else here
     try:
         return check_parity_chain(
@@ -150,7 +160,7 @@ def compare_language_chain(
             examples=settings.examples,
             seed=settings.seed,
             asking=Asking(settings.answers, "labels", settings.answer_tokens),
-            models={stage: each.model for stage, each in loaded.items()},
+            models={stage: each.model for stage, each in models.items()},
             reader=there,
         )
     finally:
@@ -208,8 +218,9 @@ def evaluate_language_candidate(
     with tempfile.TemporaryDirectory() as fetched:
         if champion is not None and champion.tags["manifest_digest"] not in known:
             folders[CHAMPION] = download(registry, champion, Path(fetched))
+        device = _device(merged, copies=len(folders) + 1)  # one more for perplexity
         engines = {
-            name: TransformersChatEngine.load(folder, device=_device())
+            name: TransformersChatEngine.load(folder, device=device)
             for name, folder in folders.items()
         }
         return evaluate_language_models(
@@ -313,6 +324,20 @@ def deploy_language_candidate(
     return read_manifest(out)
 
 
-def _device() -> str:
-    """Where a model answers: on the GPU if there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _device(merged: Path, *, copies: int) -> str:
+    """Where models answer: on the GPU, if there is one with room for so many copies of the merged.
+
+    A quantised model is computed from weights in float, so that it takes as much.
+    """
+    if not torch.cuda.is_available():
+        return "cpu"
+    free, _ = torch.cuda.mem_get_info()
+    need = int(copies * sum(path.stat().st_size for path in merged.glob("*.safetensors")) * _ROOM)
+    if need <= free:
+        return "cuda"
+    print(
+        f"{copies} copies of a model need {need / 1e9:.1f} GB, the GPU has {free / 1e9:.1f} GB "
+        "free: they answer on the CPU, which takes far longer; free the GPU, or take a larger one",
+        flush=True,
+    )
+    return "cpu"

@@ -50,7 +50,9 @@ class ServingSettings(BaseModel):
         default=30.0, gt=0, description="For the next part of a streamed answer to arrive."
     )
     upstream_connect_s: float = Field(
-        default=3.0, gt=0, description="For a connection to a language model's server."
+        default=3.0,
+        gt=0,
+        description="For a connection to a language model's server; three are tried.",
     )
     upstream_api_key: str | None = Field(
         default=None, min_length=1, repr=False, description="What those servers want, if anything."

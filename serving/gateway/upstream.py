@@ -15,6 +15,13 @@ import httpx
 import orjson
 from purgatory import AsyncCircuitBreakerFactory
 from purgatory.domain.model import OpenedState
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_result,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
 
 from serving.engines.openai_api import IDLE_S
 from serving.gateway.limits import Refusal
@@ -32,8 +39,8 @@ EVENT_STREAM: Final = "text/event-stream"
 _MOST_BYTES: Final = 16_777_216
 _HEALTH_TIMEOUT_S: Final = 0.7
 """Kubernetes gives a readiness probe one second; a server that hangs must not fail ours."""
-_REPLACED_S: Final = (0.2, 0.4, 0.8)
-"""Waits before a server that has not our model is asked again: an adapter that is being replaced
+_REPLACED_ATTEMPTS: Final = 4
+"""How often a server that has not our model is asked: an adapter that is being replaced
 (VllmServerEngine.load_adapter) is gone for a moment, and nobody has worked on the request."""
 _CONNECTION_RETRIES: Final = 2
 _CALLERS_FAULT: Final = frozenset({400, 413, 422})
@@ -140,17 +147,26 @@ class Upstream:
         self, path: UpstreamPath, body: dict[str, Any], timeout: httpx.Timeout | None = None
     ) -> httpx.Response:
         """The server's answer as it begins; the caller closes it."""
-        ours = body | {"model": self._endpoint.model}
-        for wait_s in (*_REPLACED_S, None):
-            request = self._client.build_request(
-                "POST", path, json=ours, timeout=timeout or self._client.timeout
-            )
-            response = await self._client.send(request, stream=True)
-            if response.status_code != httpx.codes.NOT_FOUND or wait_s is None:
-                break
-            await response.aclose()
-            await asyncio.sleep(wait_s)
+        asking = AsyncRetrying(
+            retry=retry_if_result(_has_not_our_model),
+            stop=stop_after_attempt(_REPLACED_ATTEMPTS),
+            wait=wait_exponential_jitter(multiplier=0.2, jitter=0.1),
+            before_sleep=_let_go,
+            retry_error_callback=_last_answer,
+        )
+        response: httpx.Response = await asking(self._send_once, path, body, timeout)
         return response
+
+    async def _send_once(
+        self, path: UpstreamPath, body: dict[str, Any], timeout: httpx.Timeout | None
+    ) -> httpx.Response:
+        request = self._client.build_request(
+            "POST",
+            path,
+            json=body | {"model": self._endpoint.model},
+            timeout=timeout or self._client.timeout,
+        )
+        return await self._client.send(request, stream=True)
 
     async def _get(self, path: UpstreamPath) -> httpx.Response:
         return await self._client.get(path)
@@ -180,6 +196,19 @@ class Upstream:
 
 def _bearer(api_key: str | None) -> dict[str, str]:
     return {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+
+
+def _has_not_our_model(response: httpx.Response) -> bool:
+    return response.status_code == httpx.codes.NOT_FOUND
+
+
+async def _let_go(state: RetryCallState) -> None:
+    if state.outcome is not None:
+        await state.outcome.result().aclose()
+
+
+def _last_answer(state: RetryCallState) -> Any:
+    return state.outcome.result() if state.outcome is not None else None
 
 
 def _is_callers_fault(error: BaseException) -> bool:

@@ -221,7 +221,7 @@ def test_serve_becomes_the_process(tiny_base: Path, tmp_path: Path, option: Opti
 @pytest.mark.parametrize("loaded", ["", "Selected CPUInt8 for CompressedTensorsW8A8Int8"])
 def test_serve_has_its_log_read(int8_of_base: Path, tmp_path: Path, loaded: str) -> None:
     python, report = tmp_path / "python", tmp_path / "reports" / "vllm.json"
-    start = "Initializing a V1 LLM engine (v0.32.0) with config: quantization=compressed-tensors"
+    start = "Initializing a V1 LLM engine (v0.32.0) with config: quantization=None"
     python.write_text(
         f"#!/bin/sh\necho '{start}'\necho '{loaded}' >&2\necho 'Application startup complete.'\n"
         f"trap 'echo ended; exit 5' TERM\nuntil [ -e '{report}' ]; do sleep 0.2; done\nexit 3\n"

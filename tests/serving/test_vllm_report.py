@@ -97,7 +97,7 @@ def test_a_log_is_passed_on_whole_and_its_report_found_again(
         kernel_of(out.parent, model.digest)
 
 
-@pytest.mark.parametrize("log", [QUANTIZED + READY, QUANTIZED + WEIGHT_ONLY + READY])
+@pytest.mark.parametrize("log", [ENGINE.format("None") + READY, QUANTIZED + WEIGHT_ONLY + READY])
 def test_a_server_that_computes_something_else_is_asked_to_end(
     log: str, int8_of_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,7 +109,7 @@ def test_a_server_that_computes_something_else_is_asked_to_end(
     assert not out.exists()
 
 
-@pytest.mark.parametrize("log", ["", QUANTIZED + INT8, READY])
+@pytest.mark.parametrize("log", ["", QUANTIZED + INT8, READY, QUANTIZED + READY])
 def test_a_log_that_says_nothing_proves_nothing_and_stops_nobody(
     log: str, int8_of_base: Path, tmp_path: Path
 ) -> None:

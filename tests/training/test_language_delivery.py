@@ -16,6 +16,7 @@ from serving.registry.versions import register_version
 from training.language_delivery import (
     LanguageEvaluationSettings,
     LanguageParitySettings,
+    _device,
     compare_language_chain,
     deploy_language_candidate,
     evaluate_language_candidate,
@@ -87,6 +88,16 @@ def test_a_server_that_is_not_there_and_not_named_is_missed_before_anything_is_l
     with pytest.raises(EngineError, match="vLLM cannot be reached"):
         compare(parts, tmp_path / "parity", served_url="http://127.0.0.1:9")
     assert not (tmp_path / "parity").exists()
+
+
+@pytest.mark.parametrize(("free", "device"), [(10**9, "cuda"), (1_000, "cpu")])
+def test_models_that_do_not_fit_the_gpu_together_answer_on_the_cpu(
+    tiny_merged, monkeypatch, capsys, free, device
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (free, free))
+    assert _device(tiny_merged, copies=3) == device
+    assert ("3 copies of a model need" in capsys.readouterr().out) == (device == "cpu")
 
 
 def test_of_a_servers_models_one_must_be_named(tmp_path, parts):
