@@ -19,6 +19,7 @@ from serving.language_folder import LANGUAGE_MODEL_KIND
 from training.language_base import make_language_base
 from training.language_recipe import LanguageRecipe, parse_language_recipe
 from training.llm import LENGTHS_NAME, memory_need, train_language_model
+from training.supervised import StageSettings, _arguments
 from training.synthetic_examples import synthetic_summaries
 
 SMALL = """
@@ -179,6 +180,27 @@ def test_a_format_that_the_serving_gpu_lacks_is_refused_before_anything_is_read(
         train_language_model(missing, missing, refused, tmp_path, checkpoints=tmp_path)
     with pytest.raises(EngineError, match=r"'w8a8' does not run on compute capability 10\.0"):
         make_language_base(missing, refused, tmp_path, checkpoints=tmp_path)
+
+
+@pytest.mark.parametrize(("steps", "warm"), [(21, 2), (1_165, 59)])
+def test_warm_up_is_a_share_of_the_steps_that_packing_and_processes_leave(tmp_path, steps, warm):
+    stage = StageSettings(
+        name="answers",
+        epochs=3,
+        batch_examples=2,
+        accumulation=8,
+        learning_rate=2e-4,
+        warmup_share=0.05,
+        max_tokens=2_048,
+        packing=True,
+        gradient_checkpointing=True,
+        save_every_steps=10,
+        seed=1,
+        bf16=False,
+    )
+    arguments = _arguments(stage, tmp_path)
+    assert arguments.get_warmup_steps(steps) == warm
+    assert arguments.logging_steps * steps < steps / 10  # ten lines of progress at least
 
 
 def test_memory_is_reckoned_before_anything_is_loaded(recipe, tiny_base):
