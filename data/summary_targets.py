@@ -51,20 +51,24 @@ def summary_examples(
     points = points_of(reviews)
     texts = {row.review.review_id: row.review.text for row in reviews}
     examples = [_aspect_example(about, *each, points, texts) for each in parts.items()]
-    sentences = [(aspect, part.polarity, part.sentence) for aspect, part in parts.items()]
-    examples.append(
-        Example(
-            task="overall",
-            about=about,
-            numbered=0,
-            messages=overall_prompt(sentences),
-            answer=dump_answer(OverallAnswer(overall=summary.summary.overall)),
-        )
-    )
+    examples.append(overall_example(summary))
     praised = [point for point in points if point.polarity == "positive"]
     if praised:
         examples.append(_strengths_example(summary, praised, texts))
     return examples
+
+
+def overall_example(summary: RestaurantSummary) -> Example:
+    """The restaurant's aspects, and what is said of all of them."""
+    parts = summary.summary.aspects
+    sentences = [(aspect, part.polarity, part.sentence) for aspect, part in parts.items()]
+    return Example(
+        task="overall",
+        about=summary.restaurant_id,
+        numbered=0,
+        messages=overall_prompt(sentences),
+        answer=dump_answer(OverallAnswer(overall=summary.summary.overall)),
+    )
 
 
 def _aspect_example(

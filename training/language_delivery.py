@@ -4,7 +4,6 @@ compare → evaluate → gate → register → deploy. Each function is what one
 the engines that would serve, reads the artifacts it is given, and leaves a sealed folder.
 """
 
-import asyncio
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +17,7 @@ from data.errors import SettingsError
 from data.manifest import Manifest, read_manifest, write_manifest
 from serving.engines.chat import ChatEngine
 from serving.engines.chat_transformers import TransformersChatEngine
-from serving.engines.vllm_server import VllmServerEngine
+from serving.engines.vllm_server import VllmServerEngine, served_models
 from serving.language_folder import Format
 from serving.language_model import LanguageModel, load_language_model
 from serving.registry.arms import DEPLOYMENT_KIND
@@ -37,9 +36,8 @@ from training.language_gate import language_gate
 from training.language_recipe import LanguageRecipe
 from training.language_registration import register_language_model
 from training.llm_parity import Asking, check_parity_chain
-from training.merge_llm import load_adapted
 from training.parity_limits import FEW_ANSWERS, LinkLimits
-from training.parity_links import Stage
+from training.parity_links import Stage, load_as_trained
 
 _ROOM: Final = 1.3
 """Of what a model's weights take, with what computing on them takes."""
@@ -135,12 +133,10 @@ def compare_language_chain(
     """
     there = _server(served_url, settings.served_model, api_key) if served_url else None
     torch.set_num_threads(settings.threads)
-    through_nf4 = bool(read_manifest(merged).facts.get("through_nf4"))
     device = _device(merged, copies=3)
     folders: Mapping[Stage, Path] = {"merged": merged, "quantized": quantized}
     loaded = {stage: load_language_model(path, device=device) for stage, path in folders.items()}
-    # In NF4 itself where it was trained so: the way that merging goes is what is checked.
-    adapted = load_adapted(adapter, base, through_nf4=through_nf4, stay_in_nf4=through_nf4).eval()
+    adapted = load_as_trained(adapter, base, merged)
     models: dict[Stage, LanguageModel] = {
         "adapter": replace(loaded["merged"], model=adapted.to(device)),
         **loaded,
@@ -169,15 +165,8 @@ def compare_language_chain(
 
 
 def _server(url: str, model: str | None, api_key: str | None) -> VllmServerEngine:
-    async def models() -> list[str]:
-        engine = VllmServerEngine(url, "its only model", api_key=api_key)
-        try:
-            return await engine.models()
-        finally:
-            await engine.aclose()
-
     if model is None:
-        served = asyncio.run(models())
+        served = served_models(url, api_key)
         if len(served) != 1:
             raise SettingsError(
                 f"served_url={url!r} serves {served!r}; say which of them with "

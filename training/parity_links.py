@@ -135,17 +135,26 @@ def _format(folder: Path) -> str:
     return str(read_language_model(folder).facts["format"])
 
 
+def load_as_trained(adapter: Path, base: Path, merged: Path) -> Any:
+    """The adapter over its base, in NF4 where ``merged`` says that it was trained so.
+
+    The way that merging goes is what is checked, so the base is not put back into its own type.
+
+    Raises:
+        ArtifactError: a folder is missing or altered.
+        ExportError: the adapter's weights and the base's layers do not match.
+    """
+    through_nf4 = bool(read_language_model(merged).facts.get("through_nf4"))
+    return load_adapted(adapter, base, through_nf4=through_nf4, stay_in_nf4=through_nf4).eval()
+
+
 def _load(chain: Chain, stage: Stage) -> Any:
     if stage in chain.models:
         return chain.models[stage]
     if stage != "adapter":
         return load_scored_model(chain.folders[stage])
     assert chain.base is not None  # noqa: S101  # _links saw to it
-    through_nf4 = bool(read_language_model(chain.folders["merged"]).facts.get("through_nf4"))
-    # In NF4 itself where it was trained so: the way that merging goes is what is checked.
-    return load_adapted(
-        chain.folders["adapter"], chain.base, through_nf4=through_nf4, stay_in_nf4=through_nf4
-    )
+    return load_as_trained(chain.folders["adapter"], chain.base, chain.folders["merged"])
 
 
 def _compare_scores(

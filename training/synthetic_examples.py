@@ -6,7 +6,7 @@ from data.examples import Example, labels_example
 from data.quarantine import RowError
 from data.sources.synthetic import generate
 from data.sources.synthetic_restaurants import quoting, synthetic_restaurants
-from data.summary_targets import summary_examples
+from data.summary_targets import overall_example, summary_examples
 
 
 def synthetic_labels(count: int, *, seed: int) -> list[Example]:
@@ -23,7 +23,6 @@ def synthetic_summaries(count: int, *, seed: int) -> list[Example]:
     found: list[Example] = []
     for summary, reviews in synthetic_restaurants(count, seed=seed):
         with contextlib.suppress(RowError):
-            quoted = summary_examples(quoting(summary), reviews)
             found += summary_examples(summary, reviews)
-            found += [each for each in quoted if each.task == "overall"]
+            found.append(overall_example(quoting(summary)))
     return found

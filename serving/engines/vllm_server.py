@@ -290,5 +290,23 @@ class VllmServerEngine:
         return drawn + min(asked, _LONGEST_WAIT_S)
 
 
+def served_models(base_url: str, api_key: str | None = None) -> list[str]:
+    """What a server can be asked for, from outside an event loop.
+
+    Raises:
+        EngineError: it does not say.
+        SettingsError: the address is none.
+    """
+
+    async def ask() -> list[str]:
+        engine = VllmServerEngine(base_url, "", api_key=api_key)
+        try:
+            return await engine.models()
+        finally:
+            await engine.aclose()
+
+    return asyncio.run(ask())
+
+
 def _is_no_fault(error: BaseException) -> bool:
     return isinstance(error, ServerError) and error.refused

@@ -1,6 +1,5 @@
 """Champion and challenger among language models, from the registry to what the gateway serves."""
 
-import asyncio
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Final
 from data.errors import EngineError, ExperimentError, RegistryError
 from data.manifest import canonical_digest, write_manifest
 from serving.deployment import ARMS, ArmName
-from serving.engines.vllm_server import VllmServerEngine
+from serving.engines.vllm_server import served_models
 from serving.language_deployment import (
     Endpoint,
     InProcessEndpoint,
@@ -126,15 +125,8 @@ def _room(folder: Path, arm: ArmName) -> int:
 
 
 def _check_served(endpoint: OpenAIEndpoint, arm: ArmName, api_key: str | None) -> None:
-    async def models() -> list[str]:
-        engine = VllmServerEngine(endpoint.base_url, endpoint.model, api_key=api_key)
-        try:
-            return await engine.models()
-        finally:
-            await engine.aclose()
-
     try:
-        served = asyncio.run(models())
+        served = served_models(endpoint.base_url, api_key)
     except EngineError:
         return  # it may start after the deployment is written; the gateway's /ready says how it is
     if endpoint.model not in served:

@@ -1,7 +1,7 @@
-"""The gateway's own process before the real vLLM: an INT8 model, its death, then two adapters.
+"""The gateway's own process before the real vLLM: an INT8 model that answers, dies and comes back.
 
-What the model says is nonsense, see test_vllm.py; here every answer comes through the gateway. One
-gateway lives through both servers. Its challenger is asked through a relay that keeps what is sent.
+What the model says is nonsense, see test_vllm.py; here every answer comes through the gateway. It
+lives through vLLM's death; its challenger is asked through a relay that keeps what is sent.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ import runpy
 import sqlite3
 import time
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +19,6 @@ import pytest
 
 from data.clauses import split_clauses
 from data.prompts import TASKS, escaped, labels_prompt, prompt_version
-from serving.engines.vllm_server import VllmServerEngine
 from serving.gateway.language_schemas import UNIT_HEADER, SummaryOut
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
@@ -38,20 +36,6 @@ def int8(start_vllm: Any, folders: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def with_adapters(
-    int8: Any, start_vllm: Any, folders: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Any:
-    """Takes the place of ``int8``, at the same address."""
-    int8.stop()
-    folder = tmp_path_factory.mktemp("adapters")
-    lora = {"max_loras": 2, "max_lora_rank": 8, "hot_swap": True}
-    options = [*talk.settings(folder, lora=lora), "--adapter", f"first={folders / 'first'}"]
-    options += ["--adapter", f"second={folders / 'second'}"]
-    port = int(int8.url.rpartition(":")[2])
-    return start_vllm(folders / "base", folder, *options, port=port)
-
-
-@pytest.fixture(scope="module")
 def site(fakes: Any, int8: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A gateway that lives through vLLM's death."""
     relay = fakes.Relay(int8.url)
@@ -59,14 +43,6 @@ def site(fakes: Any, int8: Any, tmp_path_factory: pytest.TempPathFactory) -> Ite
         arms = [(int8.url, "matjip", 600), (url, "matjip", 500)]
         with talk.open_site(fakes, tmp_path_factory.mktemp("site"), arms, relay=relay) as opened:
             yield opened
-
-
-@pytest.fixture(scope="module")
-def two(fakes: Any, with_adapters: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A gateway whose arms are two adapters on one base."""
-    arms = [(with_adapters.url, name, 600) for name in ("first", "second")]
-    with talk.open_site(fakes, tmp_path_factory.mktemp("two"), arms) as opened:
-        yield opened
 
 
 def test_a_summary_rests_on_words_of_the_reviews(site: Any) -> None:
@@ -296,79 +272,12 @@ def test_vllm_dies_while_it_answers(site: Any, int8: Any) -> None:
     assert site.chat(ask(REVIEWS[0])).status_code == 503
 
 
-def test_a_vllm_that_came_back_is_asked_again(site: Any, with_adapters: Any) -> None:
+def test_a_vllm_that_came_back_is_asked_again(
+    site: Any, int8: Any, start_vllm: Any, folders: Path, tmp_path: Path
+) -> None:
+    port = int(int8.url.rpartition(":")[2])
+    start_vllm(folders / "int8", tmp_path, *talk.settings(tmp_path), port=port)
     assert site.come_to("up", "up")
     for arm in ("champion", "challenger"):
         assert obeys(text_of(site.chat(ask(REVIEWS[0]), arm)), REVIEWS[0])
         assert "not read" not in "".join(site.summary(REVIEWS, arm).reasons)
-
-
-def test_two_adapters_answer_side_by_side(two: Any) -> None:
-    assert two.come_to("up", "up")
-    answers = {arm: two.chat(ask(REVIEWS[1]), arm) for arm in ("champion", "challenger")}
-    for arm, answer in answers.items():
-        assert answer.headers["X-Matjip-Arm"] == arm
-        assert obeys(text_of(answer), REVIEWS[1])
-        said = two.summary(REVIEWS, arm)
-        assert (said.arm, said.model.name) == (arm, f"후기-{arm}")
-        assert "not read" not in "".join(said.reasons)
-    free = [text_of(two.chat(ask(REVIEWS[1], free=True, max_tokens=24), arm)) for arm in answers]
-    assert free[0] != free[1]
-
-
-def test_an_adapter_is_swapped_while_requests_run(
-    two: Any, with_adapters: Any, folders: Path
-) -> None:
-    body = ask(REVIEWS[0], free=True, max_tokens=24)
-    second = text_of(two.chat(body, "challenger"))
-    assert text_of(two.chat(body)) != second
-
-    async def scene() -> tuple[list[httpx.Response], list[httpx.Response]]:
-        manager, swapped = VllmServerEngine(with_adapters.url, "matjip"), asyncio.Event()
-
-        async def call(path: str, said: dict[str, Any]) -> list[httpx.Response]:
-            """Again and again, until the adapter is another one, however fast the machine is."""
-            answers = []
-            while not swapped.is_set():
-                answers.append(await client.post(path, json=said))
-            return answers
-
-        async with httpx.AsyncClient(base_url=two.client.base_url, timeout=100) as client:
-            chats = [call(CHAT, ask(REVIEWS[n % 4], user=f"u{n}")) for n in range(24)]
-            summaries = [call("/v1/summary", summary_of(REVIEWS[:2], f"s{n}")) for n in range(4)]
-            waiting = asyncio.gather(*chats, *summaries)
-            while await with_adapters.running(client) < 16:
-                await asyncio.sleep(0.02)
-            await manager.load_adapter("first", folders / "second")
-            swapped.set()
-            said = await waiting
-        await manager.aclose()
-        return list(chain(*said[:24])), list(chain(*said[24:]))
-
-    chats, summaries = asyncio.run(scene())
-    assert (len(chats) >= 24, len(summaries) >= 4) == (True, True)
-    assert errors([*chats, *summaries]) == []
-    assert not [each for each in summaries if "not read" in "".join(each.json()["reasons"])]
-    assert text_of(two.chat(body)) == second
-
-
-def test_an_adapter_that_is_gone_is_its_own_arms_matter(
-    two: Any, with_adapters: Any, folders: Path
-) -> None:
-    async def manage(*, load: bool) -> None:
-        manager = VllmServerEngine(with_adapters.url, "matjip")
-        if load:
-            await manager.load_adapter("second", folders / "second")
-        else:
-            await manager.unload_adapter("second")
-        await manager.aclose()
-
-    asyncio.run(manage(load=False))
-    assert two.come_to("up", "model_missing")
-    gone = two.chat(ask(REVIEWS[0]), "challenger")
-    assert (gone.status_code, gone.json()["error"]["code"]) == (503, "upstream_failed")
-    assert "does not exist" in two.summary(REVIEWS, "challenger").reasons[0]
-    assert obeys(text_of(two.chat(ask(REVIEWS[0]))), REVIEWS[0])
-    asyncio.run(manage(load=True))
-    assert two.come_to("up", "up")
-    assert obeys(text_of(two.chat(ask(REVIEWS[0]), "challenger")), REVIEWS[0])

@@ -1,8 +1,4 @@
-"""Kills a run of a graph at every step and starts it again: it ends as if nothing had happened.
-
-Loaded by path (`runpy.run_path`): tests are no package. Each graph has a file of its own, so that
-two workers can run them side by side.
-"""
+"""A run that is killed at any step and started again ends as if nothing had happened."""
 
 import json
 import os
@@ -13,10 +9,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from pipelines.arguments import gold_labels
+from pipelines.cli import STEPS
 from pipelines.local import Home, RunRecord, load_run
 from serving.registry.aliases import read_ledger
 from serving.registry.connection import connect
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,62 @@ class Graph:
         name: of its module and function.
         recipe: a YAML text.
         given: arguments in place of the defaults.
-        steps: in the order in which they run.
-        first: kills begin after so many steps.
+        first: kills begin after so many steps; reading labels is killed in the encoder's run.
         register: the step that registers, and the registered model's name.
     """
 
     name: str
     recipe: str
     given: dict[str, str]
-    steps: tuple[str, ...]
     first: int
     register: tuple[str, str]
 
+    @property
+    def steps(self) -> list[str]:
+        """In the order in which they run."""
+        of_labels = ["ingest-labels", "validate-labels", "split-dataset"]
+        graph = self.name.replace("_", "-")
+        mine = [step for graphs, step in STEPS.values() if graph in graphs]
+        return [*of_labels, *(step for step in mine if step not in of_labels)]
 
-LABELS = ("ingest-labels", "validate-labels", "split-dataset")
+
+ENCODER = Graph(
+    name="train_encoder",
+    recipe="""
+name: least
+threads: 1
+encoder: {vocabulary: 5500, embedding_size: 32, hidden_size: 32, layers: 1, attention_heads: 2,
+          intermediate_size: 64}
+pretraining: {synthetic_reviews: 600, synthetic_epochs: 1}
+fine_tuning: {epochs: 3, batch_tokens: 2048, learning_rate: 2.0e-3, save_every_steps: 5}
+""",
+    given={},
+    first=0,
+    register=("register-model", "matjip-sentiment"),
+)
+LANGUAGE = Graph(
+    name="train_language",
+    recipe="""
+name: least
+threads: 1
+base: {vocabulary: 1500, hidden_size: 64, layers: 2, attention_heads: 2, key_value_heads: 1,
+       head_size: 32, intermediate_size: 128, context_tokens: 2048}
+pretraining: {clause_reviews: 100, synthetic_reviews: 300, synthetic_restaurants: 4, epochs: 1,
+              batch_tokens: 2048}
+lora: {rank: 8, alpha: 16}
+tuning: {epochs: 0.5, batch_examples: 8, max_tokens: 2048, learning_rate: 1.0e-3,
+         save_every_steps: 5}
+quantization: {samples: 16}
+""",
+    given={
+        # Half trained, the likeliest tokens are nearly ties; answers are short of sense, and few.
+        "parity_settings": "{examples: 4, answers: 2, limits: {w8a8: {max_abs_diff: 1, "
+        "top1_agreement: 0.8, kl_mean: 0.02, answer_agreement: 0, score_drop: 1}}}",
+        "evaluation_settings": "{repeats: 1, free: 0, resamples: 200}",
+    },
+    first=3,
+    register=("register-llm", "matjip-language"),
+)
 # Its gate lets nothing or everything through: this is about killing, not about quality.
 DRIVER = """
 import json, sys
@@ -100,8 +143,8 @@ def _kill_during(folder: Path, graph: Graph, home: Home, number: int) -> None:
         process.wait()
 
 
-def kill_at_every_step(graph: Graph, tmp_path: Path) -> None:
-    """Kill a run while each step is at work, let the last one end, and look at what it left."""
+@pytest.mark.parametrize("graph", [ENCODER, LANGUAGE], ids=lambda graph: graph.name)
+def test_killed_at_every_step_and_started_again(graph: Graph, tmp_path: Path) -> None:
     tasks = json.loads(gold_labels().read_bytes())[:300]
     (tmp_path / "export.json").write_text(json.dumps(tasks, ensure_ascii=False), encoding="utf-8")
     (tmp_path / "recipe.yaml").write_text(graph.recipe, encoding="utf-8")
