@@ -12,6 +12,7 @@
     ├── GateError               a model may not go on: its evidence is missing or says no
     ├── RegistryError           the registry refused, is unreachable, or disagrees with the evidence
     ├── EngineError             an inference engine cannot load or answer
+    │   └── EngineMemoryError   it ran out of memory; a smaller batch may do
     └── ExperimentError         an experiment, exposure or outcome is not valid
 
 Every message says what happened, shows the value with ``!r``, and says how to mend it.
@@ -64,6 +65,10 @@ class RegistryError(MatjipError):
 
 class EngineError(MatjipError):
     """An inference engine cannot load or answer."""
+
+
+class EngineMemoryError(EngineError):
+    """An inference engine ran out of memory; a smaller batch may do."""
 
 
 class ExperimentError(MatjipError):

@@ -3,34 +3,26 @@
 The one path that evaluation measures and the API serves.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from data.contract import Prediction
 from data.errors import ArtifactError
 from data.manifest import Manifest, read_manifest
-from serving.engines.protocol import Engine, Logits
+from serving.batching.planner import TOKEN_BUDGET, run_in_batches
+from serving.engines.protocol import Engine, Outputs
+from serving.logits import LOGITS, Logits
 from serving.model_folder import MODEL_KIND, ModelSpec, read_spec
 from serving.predictions import ProbabilityArrays, probabilities, to_predictions
-from serving.windows import Windows, merge_windows, pad, special_token_id, split_into_windows
-
-TOKEN_BUDGET: Final = 1024
-"""Padded tokens of one batch: shared/facts tables put its padding at 1.017 of the real tokens."""
-
-
-def plan_batches(lengths: Sequence[int], token_budget: int) -> Iterator[NDArray[np.int64]]:
-    """Row numbers of each batch: rows sorted by length, as many as the padded budget holds."""
-    order = np.argsort(np.asarray(lengths), kind="stable")[::-1]
-    start = 0
-    while start < len(order):
-        rows = max(1, token_budget // int(lengths[int(order[start])]))
-        yield order[start : start + rows]
-        start += rows
+from serving.windows import (
+    Windows,
+    merge_outputs,
+    merge_windows,
+    special_token_id,
+    split_into_windows,
+)
 
 
 class Analyzer:
@@ -41,7 +33,7 @@ class Analyzer:
         self.tokenizer = tokenizer
         # A diner who types "[SEP]" typed five characters, not the end of a window.
         self.tokenizer.encode_special_tokens = True
-        self._pad_id = special_token_id(tokenizer, "[PAD]")
+        self.pad_id = special_token_id(tokenizer, "[PAD]")
         self.engine = engine
         self.spec = spec
         self.manifest = manifest
@@ -57,12 +49,15 @@ class Analyzer:
 
     def logits(self, windows: Windows, *, token_budget: int = TOKEN_BUDGET) -> Logits:
         """Logits, one row per window, in the windows' order."""
-        order, parts = [], []
-        for rows in plan_batches([len(window) for window in windows.ids], token_budget):
-            order.append(rows)
-            parts.append(self.engine.run(*pad([windows.ids[row] for row in rows], self._pad_id)))
-        back = np.argsort(np.concatenate(order))
-        return Logits.concatenate(parts).take(back)
+        return Logits(
+            **run_in_batches(self.engine, windows.ids, self.pad_id, token_budget=token_budget)
+        )
+
+    def answers(self, outputs: Outputs, windows: Windows) -> list[Prediction]:
+        """The contract's predictions, one per text; see ``TextModel.answers``."""
+        merged = Logits(**merge_outputs(outputs, windows))
+        arrays = probabilities(merged, self.spec.temperatures)
+        return to_predictions(arrays, windows.per_text, self.spec)
 
     def probabilities(self, texts: Sequence[str]) -> ProbabilityArrays:
         """Calibrated probabilities as arrays, one row per text."""
@@ -78,8 +73,7 @@ class Analyzer:
         if not texts:
             return []
         windows = self.windows(texts)
-        arrays = probabilities(merge_windows(self.logits(windows), windows), self.spec.temperatures)
-        return to_predictions(arrays, windows.per_text, self.spec)
+        return self.answers(self.logits(windows).named(), windows)
 
 
 def load_analyzer(folder: Path, *, threads: int = 1) -> Analyzer:
@@ -100,11 +94,12 @@ def load_analyzer(folder: Path, *, threads: int = 1) -> Analyzer:
     if spec.format in {"onnx-fp32", "onnx-int8"}:
         from serving.engines.onnx_runtime import OnnxRuntimeEngine
 
-        engine = OnnxRuntimeEngine(folder / "model.onnx", threads=threads)
+        engine = OnnxRuntimeEngine(folder / "model.onnx", LOGITS, threads=threads)
     elif spec.format == "torch-fp32":
+        from serving.encoder import load_encoder
         from serving.engines.pytorch import PytorchEngine
 
-        engine = PytorchEngine(folder, threads=threads)
+        engine = PytorchEngine(load_encoder(folder), threads=threads)
     else:
         raise ArtifactError(f"no engine serves format {spec.format!r}; export the model to ONNX")
     return Analyzer(tokenizer, engine, spec, manifest)

@@ -14,6 +14,7 @@ from transformers import ElectraConfig, ElectraModel
 
 from data.contract import ASPECTS, EMOTIONS, INTENSITIES, SENTIMENTS
 from data.errors import ArtifactError
+from serving.logits import LOGITS
 
 WEIGHTS_NAME: Final = "model.safetensors"
 CONFIG_NAME: Final = "config.json"
@@ -38,6 +39,11 @@ class MultiTaskElectra(nn.Module):
         self.emotions_head = nn.Linear(size, len(EMOTIONS))
         self.aspects_head = nn.Linear(size, len(ASPECTS) * 3)
 
+    @property
+    def backbone(self) -> nn.Module:
+        """The ELECTRA below the heads."""
+        return self.electra
+
     def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(batch, tokens, hidden): the encoder's output."""
         output = self.electra(input_ids=input_ids, attention_mask=attention_mask)
@@ -52,7 +58,7 @@ class MultiTaskElectra(nn.Module):
         return functional.gelu(self.pool(torch.cat([states[:, 0], mean, highest], dim=-1)))
 
     def heads(self, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits as ``serving.engines.protocol.Logits`` describes them."""
+        """Logits as ``serving.logits.Logits`` describes them."""
         thresholds = torch.cat(
             [
                 self.intensity_first,
@@ -65,6 +71,11 @@ class MultiTaskElectra(nn.Module):
             self.emotions_head(pooled),
             self.aspects_head(pooled).view(-1, len(ASPECTS), 3),
         )
+
+    def outputs(self, states: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """The heads by name, for an engine."""
+        values = self.heads(self.dropout(self.pooled(states, attention_mask)))
+        return dict(zip(LOGITS, values, strict=True))
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor

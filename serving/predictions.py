@@ -18,7 +18,7 @@ from data.contract import (
     SentimentPrediction,
 )
 from data.errors import EngineError
-from serving.engines.protocol import Logits
+from serving.logits import Logits
 from serving.model_folder import ModelSpec, Temperatures
 
 Probabilities = NDArray[np.float64]

@@ -6,14 +6,15 @@ the same mean, so a long review means the same thing in both.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from data.errors import EngineError
-from serving.engines.protocol import Logits, TokenIds
+from serving.engines.protocol import Outputs, TokenIds
+from serving.logits import Logits
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,20 @@ def lay_windows(
 
 
 def split_into_windows(
-    tokenizer: Tokenizer, texts: Sequence[str], *, max_tokens: int, overlap_tokens: int
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    max_tokens: int,
+    overlap_tokens: int,
+    opening: str = "[CLS]",
+    closing: str = "[SEP]",
 ) -> Windows:
     """Tokenise texts and lay windows over the long ones."""
     encodings = tokenizer.encode_batch(list(texts), add_special_tokens=False)
     return lay_windows(
         [encoding.ids for encoding in encodings],
-        cls=special_token_id(tokenizer, "[CLS]"),
-        sep=special_token_id(tokenizer, "[SEP]"),
+        cls=special_token_id(tokenizer, opening),
+        sep=special_token_id(tokenizer, closing),
         max_tokens=max_tokens,
         overlap_tokens=overlap_tokens,
     )
@@ -106,10 +113,10 @@ def pad(windows: Sequence[Sequence[int]], pad_id: int) -> tuple[TokenIds, TokenI
     return input_ids, mask
 
 
-def merge_windows(logits: Logits, windows: Windows) -> Logits:
-    """One row of logits per text from one row per window."""
+def merge_outputs(outputs: Outputs, windows: Windows) -> Outputs:
+    """One row per text from one row per window: the mean, weighted by the windows' tokens."""
     if len(windows.ids) == windows.texts:
-        return logits
+        return outputs
 
     def merged(values: NDArray[np.float32]) -> NDArray[np.float32]:
         out = np.zeros((windows.texts, *values.shape[1:]), dtype=np.float32)
@@ -117,4 +124,9 @@ def merge_windows(logits: Logits, windows: Windows) -> Logits:
         np.add.at(out, windows.text_index, values * weights)
         return out
 
-    return Logits(**{field.name: merged(getattr(logits, field.name)) for field in fields(Logits)})
+    return {name: merged(values) for name, values in outputs.items()}
+
+
+def merge_windows(logits: Logits, windows: Windows) -> Logits:
+    """One row of logits per text from one row per window."""
+    return Logits(**merge_outputs(logits.named(), windows))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from data.contract import ASPECTS, EMOTIONS
-from serving.engines.protocol import Logits
+from serving.logits import Logits
 from serving.model_folder import ModelSpec, Temperatures
 from serving.predictions import ProbabilityArrays, probabilities
 from training.batches import Targets

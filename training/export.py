@@ -22,7 +22,8 @@ from data.errors import ExportError
 from data.manifest import Manifest, read_manifest, write_manifest
 from serving.analyzer import Analyzer, load_analyzer
 from serving.encoder import MultiTaskElectra, load_encoder
-from serving.engines.onnx_runtime import OUTPUTS, OnnxRuntimeEngine
+from serving.engines.onnx_runtime import OnnxRuntimeEngine
+from serving.logits import LOGITS
 from serving.model_folder import MODEL_KIND, read_spec, write_spec
 from training.parity import Parity, ParityLimits, check_parity, measure_parity, probe_texts
 
@@ -53,14 +54,14 @@ def quietly() -> contextlib.ExitStack:
 def export_fused(model: MultiTaskElectra, path: Path) -> None:
     """Write the graph for ONNX Runtime. ``model`` must use eager attention."""
     axes: dict[str, dict[int, str]] = {name: {0: "batch", 1: "tokens"} for name in INPUTS}
-    axes |= {name: {0: "batch"} for name in OUTPUTS}
+    axes |= {name: {0: "batch"} for name in LOGITS}
     with quietly():
         torch.onnx.export(
             model,
             _example(16),
             str(path),
             input_names=list(INPUTS),
-            output_names=list(OUTPUTS),
+            output_names=list(LOGITS),
             dynamic_axes=axes,
             opset_version=OPSET,
             dynamo=False,
@@ -84,7 +85,7 @@ def export_dynamo(model: MultiTaskElectra, path: Path) -> None:
             _example(16),
             dynamo=True,
             input_names=list(INPUTS),
-            output_names=list(OUTPUTS),
+            output_names=list(LOGITS),
             dynamic_shapes={name: {0: batch, 1: tokens} for name in INPUTS},
             opset_version=OPSET,
             external_data=False,
@@ -118,7 +119,10 @@ def _compare(source: Path, graph: Path, part: Path, threads: int) -> Parity:
     reference = load_analyzer(source, threads=threads)
     spec = read_spec(source)
     export = Analyzer(
-        reference.tokenizer, OnnxRuntimeEngine(graph, threads=threads), spec, reference.manifest
+        reference.tokenizer,
+        OnnxRuntimeEngine(graph, LOGITS, threads=threads),
+        spec,
+        reference.manifest,
     )
     return measure_parity(reference, export, probe_texts(part, spec.max_tokens))
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from data.errors import ExportError
 from data.manifest import read_labelled_reviews
 from serving.analyzer import Analyzer
-from serving.engines.protocol import Logits
+from serving.logits import Logits
 from serving.windows import Windows, merge_windows
 
 LEAST_TEXTS: Final = 200

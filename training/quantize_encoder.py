@@ -16,6 +16,7 @@ from data.errors import ArtifactError, ExportError
 from data.manifest import Manifest, read_manifest, write_manifest
 from serving.analyzer import Analyzer, load_analyzer
 from serving.engines.onnx_runtime import OnnxRuntimeEngine
+from serving.logits import LOGITS
 from serving.model_folder import MODEL_KIND, read_spec, write_spec
 from training.export import precision_in_graph, quietly
 from training.parity import INT8_LIMITS, Parity, broken_limits, measure_parity, probe_texts
@@ -93,7 +94,7 @@ def quantize_encoder(parent: Path, split: Path, out: Path, *, threads: int = 2) 
     accepted: tuple[str, Parity] | None = None
     for scheme in SCHEMES:
         quantize_graph(parent / "model.onnx", graph, scheme)
-        engine = OnnxRuntimeEngine(graph, threads=threads)
+        engine = OnnxRuntimeEngine(graph, LOGITS, threads=threads)
         export = Analyzer(reference.tokenizer, engine, reference.spec, manifest)
         parity = measure_parity(reference, export, texts)
         if not (problems := broken_limits(parity, INT8_LIMITS)):

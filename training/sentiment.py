@@ -23,7 +23,7 @@ from data.manifest import (
     write_manifest,
 )
 from serving.analyzer import Analyzer
-from serving.encoder import MultiTaskElectra, save_encoder
+from serving.encoder import MultiTaskElectra, load_encoder, save_encoder
 from serving.engines.pytorch import PytorchEngine
 from serving.model_folder import MODEL_KIND, ModelSpec, write_spec
 from serving.windows import merge_windows
@@ -116,7 +116,7 @@ def _calibrated_spec(
 ) -> ModelSpec:
     if not rows:
         return spec
-    engine = PytorchEngine(folder, threads=threads)
+    engine = PytorchEngine(load_encoder(folder), threads=threads)
     manifest = Manifest(
         kind=MODEL_KIND, contract_version=CONTRACT_VERSION, digest="", files={}, facts={}
     )

@@ -1,20 +1,30 @@
 """ONNX Runtime on a CPU: the default engine where there is no GPU."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnxruntime as ort
 
-from data.errors import EngineError
-from serving.engines.protocol import Logits, TokenIds
-
-OUTPUTS = ("sentiment", "intensity", "emotions", "aspects")
+from data.errors import EngineError, EngineMemoryError
+from serving.engines.protocol import Outputs, TokenIds
 
 
 class OnnxRuntimeEngine:
-    """Serves ``model.onnx``, fp32 or INT8."""
+    """Serves a graph, fp32 or INT8.
 
-    def __init__(self, graph: Path, *, threads: int = 1):
+    A dynamically quantised graph scales its activations by the range of the whole batch, so its
+    answers depend on their batch-mates.
+    """
+
+    computes_padding = True
+
+    def __init__(self, graph: Path, outputs: Sequence[str], *, threads: int = 1):
         """Load a graph.
+
+        Args:
+            graph: with inputs ``input_ids`` and ``attention_mask``, both (batch, tokens).
+            outputs: names of the outputs to answer with.
+            threads: compute threads.
 
         Raises:
             EngineError: ONNX Runtime refuses the file.
@@ -33,16 +43,34 @@ class OnnxRuntimeEngine:
             raise EngineError(
                 f"ONNX Runtime cannot load {str(graph)!r}: {error}; export the model again"
             ) from error
+        self._outputs = list(outputs)
         self.name = f"onnxruntime-{ort.__version__}"
+        self.batch_invariant = not _quantises_by_batch(graph)
 
-    def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Logits:
+    def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Outputs:
         """See ``Engine.run``."""
         try:
             values = self._session.run(
-                OUTPUTS, {"input_ids": input_ids, "attention_mask": attention_mask}
+                self._outputs, {"input_ids": input_ids, "attention_mask": attention_mask}
             )
         except Exception as error:
-            raise EngineError(
+            failed = EngineMemoryError if _out_of_memory(error) else EngineError
+            raise failed(
                 f"ONNX Runtime failed on a batch of shape {input_ids.shape!r}: {error}"
             ) from error
-        return Logits(*values)
+        return dict(zip(self._outputs, values, strict=True))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(
+        words in str(error)
+        for words in ("Failed to allocate memory", "bad_alloc", "bad allocation")
+    )
+
+
+def _quantises_by_batch(graph: Path) -> bool:
+    import onnx
+
+    by_batch = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "QAttention"}
+    nodes = onnx.load(str(graph), load_external_data=False).graph.node
+    return any(node.op_type in by_batch for node in nodes)

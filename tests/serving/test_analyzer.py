@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from data.contract import Prediction
 from data.errors import ArtifactError, EngineError
 from data.manifest import write_manifest
-from serving.analyzer import Analyzer, load_analyzer, plan_batches
-from serving.engines.protocol import Logits, TokenIds
+from serving.analyzer import Analyzer, load_analyzer
+from serving.batching.planner import plan_batches
+from serving.engines.protocol import Outputs, TokenIds
 from serving.model_folder import MODEL_KIND, read_spec, write_spec
 from serving.windows import merge_windows
 
@@ -35,11 +36,13 @@ class Watched:
 
     def __init__(self, analyzer: Analyzer):
         self.name = "watched"
+        self.batch_invariant = True
+        self.computes_padding = True
         self.shapes: list[tuple[int, ...]] = []
         self._engine = analyzer.engine
         analyzer.engine = self
 
-    def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Logits:
+    def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Outputs:
         self.shapes.append(input_ids.shape)
         return self._engine.run(input_ids, attention_mask)
 

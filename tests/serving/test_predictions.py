@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from data.contract import ASPECTS, CONTRACT_VERSION, EMOTIONS, INTENSITIES, SENTIMENTS
 from data.errors import EngineError
-from serving.engines.protocol import Logits
+from serving.logits import Logits
 from serving.model_folder import ModelSpec, Temperatures
 from serving.predictions import probabilities, to_predictions
 

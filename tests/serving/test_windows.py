@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from data.errors import EngineError
-from serving.engines.protocol import Logits
+from serving.logits import Logits
 from serving.windows import (
     Windows,
     lay_windows,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from data.contract import ASPECTS, CONTRACT_VERSION, EMOTIONS
-from serving.engines.protocol import Logits
+from serving.logits import Logits
 from serving.model_folder import ModelSpec, Temperatures
 from serving.predictions import probabilities
 from training.batches import Targets

@@ -11,6 +11,7 @@ from data.manifest import MANIFEST_NAME, read_labelled_reviews, read_manifest, w
 from serving.analyzer import load_analyzer
 from serving.encoder import MultiTaskElectra, load_encoder, save_encoder
 from serving.engines.onnx_runtime import OnnxRuntimeEngine
+from serving.logits import LOGITS, Logits
 from serving.model_folder import MODEL_KIND, read_spec
 from training import export
 from training.export import export_fused, export_onnx, precision_in_graph
@@ -56,14 +57,17 @@ def test_both_graphs_were_compared_and_flip_no_label(tiny_onnx, graph):
 
 @pytest.mark.parametrize("graph", ["model.onnx", "tensorrt.onnx"])
 def test_both_graphs_take_any_batch_and_any_length(tiny_onnx, tiny_model, graph):
-    engine = OnnxRuntimeEngine(tiny_onnx / graph)
+    engine = OnnxRuntimeEngine(tiny_onnx / graph, LOGITS)
     source = load_analyzer(tiny_model).engine
     for rows, tokens in ((1, 2), (1, 24), (5, 3), (3, 17)):
         ids = np.arange(rows * tokens, dtype=np.int64).reshape(rows, tokens) % 900 + 5
         mask = np.ones_like(ids)
         mask[-1, max(1, tokens // 2) :] = 0
         np.testing.assert_allclose(
-            engine.run(ids, mask).flat(), source.run(ids, mask).flat(), atol=1e-4, rtol=0
+            Logits(**engine.run(ids, mask)).flat(),
+            Logits(**source.run(ids, mask)).flat(),
+            atol=1e-4,
+            rtol=0,
         )
 
 

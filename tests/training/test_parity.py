@@ -8,7 +8,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from data.errors import ExportError
 from data.manifest import Manifest, read_labelled_reviews
 from serving.analyzer import Analyzer, load_analyzer
-from serving.engines.protocol import Logits, TokenIds
+from serving.engines.protocol import Outputs, TokenIds
+from serving.logits import Logits
 from serving.model_folder import ModelSpec
 from training.parity import (
     LEAST_TEXTS,
@@ -37,12 +38,14 @@ class Table:
     """An engine that knows three letters: each has its sentiment logits, and zeros elsewhere."""
 
     name = "table"
+    batch_invariant = True
+    computes_padding = True
 
     def __init__(self, letters: dict[int, list[float]], *, per_batch_mate: float = 0.0):
         self._letters = letters
         self._per_batch_mate = per_batch_mate
 
-    def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Logits:
+    def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Outputs:
         rows = len(input_ids)
         sentiment = np.asarray([self._letters[int(ids[1])] for ids in input_ids], np.float32)
         sentiment[:, 0] += self._per_batch_mate * (rows - 1)
@@ -51,7 +54,7 @@ class Table:
             intensity=np.zeros((rows, 4), np.float32),
             emotions=np.zeros((rows, 8), np.float32),
             aspects=np.zeros((rows, 6, 3), np.float32),
-        )
+        ).named()
 
 
 def a_tokenizer(order: str = "가나다") -> Tokenizer:

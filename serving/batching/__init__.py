@@ -1,0 +1,1 @@
+"""How texts become batches: planning, memory, admission, and the asynchronous way through."""
