@@ -14,8 +14,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from data.errors import EngineMemoryError
 from serving.batching.gradient import GradientLimit
@@ -44,7 +43,6 @@ class Permit:
 class _Waiter:
     bytes: int
     granted: asyncio.Future[Permit]
-    since: float = field(default_factory=time.monotonic)
 
 
 class Admission:
@@ -55,19 +53,17 @@ class Admission:
         memory: MemorySource,
         *,
         settings: AdmissionSettings | None = None,
-        on_change: Callable[[AdmissionState], None] | None = None,
     ):
         """Wrap a source of readings.
 
         Args:
             memory: of the device that the engines run on.
             settings: limits.
-            on_change: called after every batch that was admitted or done.
         """
         self._settings = settings or AdmissionSettings()
         self._memory = memory
-        self._on_change = on_change
         self._gradient = GradientLimit(
+            first=self._settings.first_batches,
             least=self._settings.min_batches,
             most=self._settings.max_batches,
             tolerance=self._settings.tolerance,
@@ -79,6 +75,7 @@ class Admission:
         self._own_at_rest = self._reading.own
         self._read_at = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
+        self._starved_since: float | None = None
 
     def limit_bytes(self) -> int:
         """Predicted bytes that may be in flight together now; negative when memory is gone."""
@@ -118,7 +115,7 @@ class Admission:
             return self._grant(needed)
         waiter = _Waiter(needed, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
-        self._look_again()
+        self._wake()
         try:
             permit = await waiter.granted
         except asyncio.CancelledError:
@@ -148,7 +145,6 @@ class Admission:
         self._in_flight -= 1
         self._in_flight_bytes -= permit.bytes
         self._wake()
-        self._tell()
 
     def _fits(self, needed: int) -> bool:
         if self._in_flight == 0:
@@ -158,9 +154,9 @@ class Admission:
         return self._in_flight_bytes + needed <= self.limit_bytes()
 
     def _grant(self, needed: int) -> Permit:
+        self._starved_since = None
         self._in_flight += 1
         self._in_flight_bytes += needed
-        self._tell()
         return Permit(needed)
 
     def _wake(self) -> None:
@@ -171,15 +167,21 @@ class Admission:
             elif self._fits(first.bytes):
                 self._waiters.popleft()
                 first.granted.set_result(self._grant(first.bytes))
-            elif self._hopeless(first):
+            elif self._hopeless():
                 self._waiters.popleft()
                 first.granted.set_exception(self._refusal(first))
             else:
                 self._look_again()
                 return
 
-    def _hopeless(self, first: _Waiter) -> bool:
-        return self._in_flight == 0 and time.monotonic() - first.since >= self._settings.patience_s
+    def _hopeless(self) -> bool:
+        """Nothing was admitted for so long that those behind need not wait as long again."""
+        if self._in_flight:
+            return False
+        now = time.monotonic()
+        if self._starved_since is None:
+            self._starved_since = now
+        return now - self._starved_since >= self._settings.patience_s
 
     def _refusal(self, first: _Waiter) -> EngineMemoryError:
         return EngineMemoryError(
@@ -205,7 +207,3 @@ class Admission:
         self._read_at = now
         if self._in_flight == 0:
             self._own_at_rest = self._reading.own
-
-    def _tell(self) -> None:
-        if self._on_change is not None:
-            self._on_change(self.state())

@@ -23,6 +23,7 @@ _FAST: Final = 0.1
 """How far one batch moves the pace: contention comes and goes within tens of batches."""
 _SOLVE_EVERY: Final = 8
 _OUTLIER: Final = 4.0
+_SETTLED: Final = 64
 _CAP_BELOW: Final = 0.75
 _CAP_GROWTH: Final = 1.02
 
@@ -135,12 +136,17 @@ class CostModel:
         rows: Lengths = np.minimum(by_bytes, (max_s - fixed_s) / per_row_s)
         return rows
 
+    @property
+    def settled(self) -> bool:
+        """Whether enough was seen to tell a slow batch from a wrong guess."""
+        return self._observed >= _SETTLED
+
     def observe(self, shape: Shape, seconds: float) -> None:
         """Learn from a batch that was answered."""
         if self.cap_bytes is not None and self.bytes_needed(shape) > 0.8 * self.cap_bytes:
             self.cap_bytes = math.ceil(self.cap_bytes * _CAP_GROWTH)
         predicted = self.base_seconds(shape)
-        if self._observed > 4 * _SOLVE_EVERY:  # a page fault or a pause of the machine
+        if self.settled:  # a page fault or a pause of the machine
             seconds = min(max(seconds, predicted / _OUTLIER), predicted * _OUTLIER)
         ratio = seconds / predicted
         self.pace *= (ratio / self.pace) ** _FAST

@@ -115,7 +115,11 @@ class Dispatcher(Generic[Answer]):
         return (self.waiting.tokens + running + more_tokens) * per_token / self._settings.workers
 
     def look_after_workers(self) -> None:
-        """Replace threads that are gone, and send their batches again."""
+        """Replace threads that are gone, and send their batches again.
+
+        Raises:
+            RuntimeError: the system gives no more threads.
+        """
         for job in self.workers.lost(self._settings.stuck_s):
             self._observer.worker_died(model=self._name)
             batch = None if job is None else self._jobs.get(id(job))
@@ -133,10 +137,6 @@ class Dispatcher(Generic[Answer]):
             while (batch := self._next()) is not None:
                 await self._send(batch)
 
-    def fail_all(self, error: EngineError) -> None:
-        """Answer all that has not begun with an error."""
-        self._retries.fail_all(error)
-
     @property
     def overdue_s(self) -> float:
         """How far the batch that runs least overdue is, when every worker has one; else 0."""
@@ -148,11 +148,6 @@ class Dispatcher(Generic[Answer]):
             for batch in self._running.values()
         )
 
-    @property
-    def idle(self) -> bool:
-        """Nothing waits and nothing runs."""
-        return not self._running and not len(self.waiting) and not len(self._retries)
-
     def _next(self) -> Batch[Answer] | None:
         """The next batch to send, if there is one and a worker for it."""
         loaded = self.waiting.tokens >= self.budget
@@ -160,6 +155,9 @@ class Dispatcher(Generic[Answer]):
         if len(self._running) >= slots:
             return None
         again = self._retries.next()
+        if again is not None and again.alone and self._running:
+            self._retries.again(again)
+            return None
         if again is not None:
             return again
         oldest = self.waiting.oldest()
@@ -275,8 +273,9 @@ class Dispatcher(Generic[Answer]):
             self._release(batch)
             self._retries.failed(batch, result)
         else:
-            slowdown = result.seconds / self._costs.base_seconds(batch.shape)
-            self._release(batch, slowdown)
+            base_s = self._costs.base_seconds(batch.shape)
+            # While the model still learns what a batch should take, it tells no slow-down.
+            self._release(batch, result.seconds / base_s if self._costs.settled else None)
             self._costs.observe(batch.shape, result.seconds)
             self._answered(batch, result)
         self._wake.set()

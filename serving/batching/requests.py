@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data.errors import EngineError
 from serving.engines.protocol import Outputs
@@ -21,31 +22,33 @@ class Request(Generic[Answer]):
     Attributes:
         texts: as given.
         done: resolved when every text has its answer or its error.
-        answers: filled in the texts' order.
-        left: texts without an answer.
+        answers: by the texts' places.
         turn: its place in the fair queue (serving/batching/waiting.py).
         closed: answered, cancelled or late: nothing of it is worth computing.
     """
 
     texts: list[str]
     done: "asyncio.Future[None]"
-    answers: list[Answer | EngineError | None] = field(default_factory=list)
-    left: int = 0
+    answers: dict[int, Answer | EngineError] = field(default_factory=dict)
     turn: float = 0.0
     closed: bool = False
 
-    def __post_init__(self) -> None:
-        self.answers = [None] * len(self.texts)
-        self.left = len(self.texts)
+    @property
+    def left(self) -> int:
+        """Texts without an answer."""
+        return len(self.texts) - len(self.answers)
 
-    def settle(self, index: int, answer: "Answer | EngineError") -> None:
+    def settle(self, index: int, answer: Answer | EngineError) -> None:
         """Answer one text; only the first answer counts."""
-        if self.answers[index] is not None or self.closed:
+        if self.closed or index in self.answers:
             return
         self.answers[index] = answer
-        self.left -= 1
-        if self.left == 0 and not self.done.done():
+        if not self.left and not self.done.done():
             self.done.set_result(None)
+
+    def in_order(self) -> list[Answer | EngineError]:
+        """All answers; the request is done."""
+        return [self.answers[index] for index in range(len(self.texts))]
 
 
 @dataclass(eq=False, slots=True)
@@ -63,7 +66,7 @@ class Text(Generic[Answer]):
 
     request: Request[Answer]
     index: int
-    weights: "np.typing.NDArray[np.float32]"
+    weights: NDArray[np.float32]
     outputs: list[Outputs | None]
     left: int
     failed: bool = False
@@ -82,7 +85,7 @@ class Row(Generic[Answer]):
         text: it belongs to.
         window: its place there.
         ids: its tokens.
-        arrived: of the loop's clock.
+        arrived: of the monotonic clock.
         start: its turn in the fair queue.
         number: breaks ties, in the order of arrival.
         attempts: times it failed in a batch of its own.
@@ -111,12 +114,11 @@ def rows_of(
         request: whose texts were read.
         first: index of the first of them.
         windows: as the model laid them.
-        now: of the loop's clock.
+        now: of the monotonic clock.
     """
-    counts = windows.per_text
     texts: list[Text[Answer]] = []
     start = 0
-    for offset, count in enumerate(counts.tolist()):
+    for offset, count in enumerate(windows.per_text.tolist()):
         weights = windows.weights[start : start + count]
         texts.append(Text(request, first + offset, weights, [None] * count, count))
         start += count
@@ -128,14 +130,12 @@ def rows_of(
     ]
 
 
-def gathered(texts: list[Text[Answer]]) -> tuple[Outputs, Windows]:
-    """What ``TextModel.answers`` takes, of texts whose windows are all there."""
-    parts = [part for text in texts for part in text.outputs if part is not None]
-    outputs = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
-    counts = [len(text.outputs) for text in texts]
-    return outputs, Windows(
-        ids=[[]] * len(parts),
-        text_index=np.repeat(np.arange(len(texts), dtype=np.int64), counts),
-        weights=np.concatenate([text.weights for text in texts]),
-        texts=len(texts),
+def own_error(part: str, error: BaseException) -> EngineError:
+    """What one text is answered with when a part of the way failed on it."""
+    if isinstance(error, EngineError):
+        return error
+    own = EngineError(
+        f"the {part} failed on this text: {type(error).__name__}: {error}; report it with the text"
     )
+    own.__cause__ = error
+    return own

@@ -9,7 +9,7 @@ from serving.batching.admission import Permit
 from serving.batching.costs import CostModel, Shape
 from serving.batching.health import Health
 from serving.batching.observer import BatchObserver, RetryReason
-from serving.batching.requests import Answer, Row
+from serving.batching.requests import Answer, Row, own_error
 
 _TRIES_ALONE: Final = 2
 _MEMORY_TRIES_ALONE: Final = 3
@@ -24,6 +24,7 @@ class Batch(Generic[Answer]):
     Attributes:
         rows: of them.
         deaths: workers that were lost with it.
+        alone: runs when nothing else does, so that all memory is its own.
         shape: costs are predicted from it.
         permit: of admission.
         number: it is running under.
@@ -33,6 +34,7 @@ class Batch(Generic[Answer]):
 
     rows: list[Row[Answer]]
     deaths: int = 0
+    alone: bool = False
     shape: Shape = _UNKNOWN
     permit: Permit | None = None
     number: int = 0
@@ -52,9 +54,6 @@ class Retries(Generic[Answer]):
         self._observer = observer
         self._health = health
         self._batches: deque[Batch[Answer]] = deque()
-
-    def __len__(self) -> int:
-        return len(self._batches)
 
     def next(self) -> Batch[Answer] | None:
         """The batch to go in again first, without what nobody waits for any more."""
@@ -88,9 +87,11 @@ class Retries(Generic[Answer]):
             row.attempts += 1
             tries = _MEMORY_TRIES_ALONE if memory else _TRIES_ALONE
             if row.attempts < tries and not self._health.failing:
-                self._put([Batch([row])], reason)
-            else:
-                row.text.fail(_own(error))
+                self._put([Batch([row], alone=memory)], reason)
+                continue
+            if memory:
+                self._health.failed(error)
+            row.text.fail(own_error("engine", error))
 
     def not_finite(self, rows: list[Row[Answer]], *, alone: bool) -> None:
         """A value that is not finite is its row's own once its batch-mates are ruled out.
@@ -125,12 +126,6 @@ class Retries(Generic[Answer]):
         else:
             batch.rows[0].text.fail(error)
 
-    def fail_all(self, error: EngineError) -> None:
-        """Answer everything with an error."""
-        while (batch := self.next()) is not None:
-            for row in batch.rows:
-                row.text.fail(error)
-
     def _halve(self, rows: list[Row[Answer]], reason: RetryReason) -> None:
         middle = len(rows) // 2
         # A poisonous row among many may end one thread in each half of a half, not two.
@@ -142,13 +137,3 @@ class Retries(Generic[Answer]):
         self._batches.extend(batches)
         for batch in batches:
             self._observer.retried(model=self._name, rows=len(batch.rows), reason=reason)
-
-
-def _own(error: BaseException) -> EngineError:
-    if isinstance(error, EngineError):
-        return error
-    own = EngineError(
-        f"the engine failed on this text: {type(error).__name__}: {error}; report it with the text"
-    )
-    own.__cause__ = error
-    return own

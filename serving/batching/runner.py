@@ -1,33 +1,32 @@
 """Texts in, answers out, asynchronously: many callers' texts share batches, in their own order.
 
-    texts ─ tokenise (thread) ─ wait ─ plan ─ admit ─ compute (workers) ─ decode (thread) ─ answers
+    texts ─ read (thread) ─ wait ─ plan ─ admit ─ compute (workers) ─ decode (thread) ─ answers
 
 The three threaded parts overlap; everything between them happens in one event loop, without locks.
 """
 
 import asyncio
 import contextlib
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Final, Generic, TypeVar
+from collections.abc import Sequence
+from typing import Final, Generic
 
 from data.errors import DeadlineError, EngineError, OverloadError
 from serving.batching.admission import Admission
 from serving.batching.costs import CostModel, shape_of
+from serving.batching.decoder import Decoder, checked_answers
 from serving.batching.dispatch import Dispatcher
 from serving.batching.health import Health
 from serving.batching.observer import BatchObserver, SilentObserver
-from serving.batching.requests import Answer, Request, Row, Text, gathered, rows_of
+from serving.batching.reader import Reader
+from serving.batching.requests import Answer, Request, Row
 from serving.batching.settings import BatchSettings
-from serving.engines.protocol import Outputs
+from serving.batching.threads import Thread
 from serving.text_model import TextModel
-from serving.windows import Windows
 
-Result = TypeVar("Result")
 _PROBE: Final = "."
-_STARVED_S: Final = 1.0
+_PROBE_TIMEOUT_S: Final = 1.5
+_OVERDUE_S: Final = 1.0
+_MIB: Final = 2**20
 
 
 class BatchRunner(Generic[Answer]):
@@ -52,7 +51,16 @@ class BatchRunner(Generic[Answer]):
             costs: of this model's engine on this machine.
             settings: limits.
             observer: told what happens.
+
+        Raises:
+            EngineError: the costs are of an engine that treats padding otherwise.
         """
+        if costs.computes_padding != model.engine.computes_padding:
+            raise EngineError(
+                f"costs.computes_padding={costs.computes_padding!r}, but the engine "
+                f"{model.engine.name!r} has {model.engine.computes_padding!r}; calibrate this "
+                "engine, or pass CostModel.unfitted(computes_padding=engine.computes_padding)"
+            )
         self._model = model
         self._name = name
         self._admission = admission
@@ -60,6 +68,7 @@ class BatchRunner(Generic[Answer]):
         self._settings = settings or BatchSettings()
         self._observer: BatchObserver = observer or SilentObserver()
         self._health = Health()
+        self._decoder: Decoder[Answer] = Decoder(model, name=name, health=self._health)
         self._dispatcher: Dispatcher[Answer] = Dispatcher(
             model.engine,
             model.pad_id,
@@ -69,14 +78,19 @@ class BatchRunner(Generic[Answer]):
             settings=self._settings,
             observer=self._observer,
             health=self._health,
-            deliver=self._deliver,
+            deliver=self._decoder.deliver,
         )
-        self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._reader: Reader[Answer] = Reader(
+            model.windows,
+            name=name,
+            settings=self._settings,
+            health=self._health,
+            ready=self._add,
+        )
+        self._prober = Thread(f"probe-{name}")
         self._tasks: list[asyncio.Task[None]] = []
         self._open: set[Request[Answer]] = set()
         self._texts = 0
-        self._unread_chars = 0
-        self._tokens_per_char = 0.5
         self._draining = False
         self._no_thread = ""
 
@@ -87,9 +101,7 @@ class BatchRunner(Generic[Answer]):
             EngineError: it was started before.
         """
         if self._tasks:
-            raise EngineError(f"runner {self._name!r} runs already; make another to start again")
-        for part in ("read", "answer", "probe"):
-            self._pools[part] = ThreadPoolExecutor(1, thread_name_prefix=f"{part}-{self._name}")
+            raise EngineError(f"runner {self._name!r} was started already; make another")
         self._dispatcher.workers.start()
         self._tasks = [
             asyncio.create_task(self._dispatcher.run(), name=f"dispatch-{self._name}"),
@@ -115,13 +127,12 @@ class BatchRunner(Generic[Answer]):
         if not texts:
             return []
         self._refuse_if_full(texts, timeout_s)
-        loop = asyncio.get_running_loop()
-        request: Request[Answer] = Request(list(texts), loop.create_future())
+        request: Request[Answer] = Request(list(texts), asyncio.get_running_loop().create_future())
         self._open.add(request)
         self._texts += len(texts)
         try:
             async with asyncio.timeout(timeout_s):
-                await self._read(request)
+                await self._reader.read(request)
                 await request.done
         except TimeoutError as error:
             self._observer.rejected(model=self._name, reason="deadline")
@@ -134,7 +145,7 @@ class BatchRunner(Generic[Answer]):
             raise
         finally:
             self._close(request)
-        return [answer for answer in request.answers if answer is not None]
+        return request.in_order()
 
     async def drain(self, timeout_s: float) -> None:
         """Take no more texts, answer what is open, and end the threads.
@@ -147,7 +158,7 @@ class BatchRunner(Generic[Answer]):
             async with asyncio.timeout(timeout_s):
                 while self._open:
                     await asyncio.wait([request.done for request in self._open])
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)  # the callers close their requests
         for request in list(self._open):
             if not request.done.done():
                 request.done.set_exception(self._closing())
@@ -155,8 +166,8 @@ class BatchRunner(Generic[Answer]):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._dispatcher.workers.stop()
-        for pool in self._pools.values():
-            pool.shutdown(wait=False, cancel_futures=True)
+        for part in (self._reader, self._decoder, self._prober):
+            part.stop()
 
     def reasons(self) -> list[str]:
         """Why it cannot answer now; empty when it can."""
@@ -170,12 +181,16 @@ class BatchRunner(Generic[Answer]):
         failing = self._health.reason()
         if failing is not None:
             reasons.append(failing)
-        if self._dispatcher.overdue_s > 1.0:
+        if self._dispatcher.overdue_s > _OVERDUE_S:
             reasons.append("every worker hangs in a batch")
         least = self._costs.bytes_needed(shape_of([round(self._dispatcher.lengths.mean)]))
         if not self._admission.has_room(least):
-            reasons.append(f"memory is gone: one text needs {least / 2**20:,.0f} MiB")
+            reasons.append(f"memory is gone: one text needs {least / _MIB:,.0f} MiB")
         return reasons
+
+    def _add(self, rows: list[Row[Answer]]) -> None:
+        self._dispatcher.add(rows)
+        self._count_queue()
 
     def _refuse_if_full(self, texts: Sequence[str], timeout_s: float | None) -> None:
         if self._draining or not self._tasks:
@@ -183,8 +198,7 @@ class BatchRunner(Generic[Answer]):
             raise self._closing()
         if not self._texts:
             return  # however large, it is never easier to answer than now
-        own = sum(map(len, texts)) * self._tokens_per_char
-        before_s = self._dispatcher.queued_s(self._unread_chars * self._tokens_per_char)
+        before_s = self._dispatcher.queued_s(self._reader.unread_tokens)
         full = self._texts + len(texts) > self._settings.max_queue_texts
         if full or before_s > self._settings.max_queue_s:
             self._observer.rejected(model=self._name, reason="queue_full")
@@ -193,7 +207,8 @@ class BatchRunner(Generic[Answer]):
                 "later or send fewer texts",
                 retry_after_s=max(before_s / 2, 0.1),
             )
-        needed_s = self._dispatcher.queued_s(self._unread_chars * self._tokens_per_char + own)
+        own_tokens = self._reader.tokens(texts)
+        needed_s = self._dispatcher.queued_s(self._reader.unread_tokens + own_tokens)
         if timeout_s is not None and needed_s > timeout_s:
             self._observer.rejected(model=self._name, reason="too_late")
             raise OverloadError(
@@ -217,79 +232,6 @@ class BatchRunner(Generic[Answer]):
         request.done.cancel()
         self._count_queue()
 
-    async def _read(self, request: Request[Answer]) -> None:
-        """Tokenise a request's texts a few at a time, so that others have their turn between."""
-        chars = sum(map(len, request.texts))
-        self._unread_chars += chars
-        try:
-            for first, texts in _chunks(request.texts, self._settings):
-                read = sum(map(len, texts))
-                await self._read_some(request, first, texts)
-                self._unread_chars -= read
-                chars -= read
-        finally:
-            self._unread_chars -= chars
-
-    async def _read_some(self, request: Request[Answer], first: int, texts: list[str]) -> None:
-        try:
-            windows = await self._in("read", partial(self._model.windows, texts))
-            rows = rows_of(request, first, windows, time.monotonic())
-        except Exception as error:  # noqa: BLE001 - a tokenizer may raise anything
-            if len(texts) > 1:
-                middle = len(texts) // 2
-                await self._read_some(request, first, texts[:middle])
-                await self._read_some(request, first + middle, texts[middle:])
-                return
-            self._health.failed(error)
-            request.settle(first, _own("tokenizer", error))
-            return
-        tokens = sum(len(row.ids) for row in rows)
-        ratio = tokens / max(sum(map(len, texts)), 1)
-        self._tokens_per_char += 0.05 * (min(ratio, 4.0) - self._tokens_per_char)
-        self._dispatcher.add(rows)
-        self._count_queue()
-
-    def _deliver(self, rows: list[Row[Answer]], outputs: Outputs) -> None:
-        """Keep the outputs of windows, and decode the texts that have all of theirs."""
-        ready: list[Text[Answer]] = []
-        for place, row in enumerate(rows):
-            if row.dropped:
-                continue
-            row.text.outputs[row.window] = {name: each[place] for name, each in outputs.items()}
-            row.text.left -= 1
-            if row.text.left == 0:
-                ready.append(row.text)
-        if ready:
-            self._decode(ready)
-
-    def _decode(self, texts: list[Text[Answer]]) -> None:
-        outputs, windows = gathered(texts)
-        call = partial(_answers, self._model, outputs, windows)
-        future = asyncio.ensure_future(self._in("answer", call))
-        future.add_done_callback(partial(self._decoded, texts))
-
-    def _decoded(
-        self, texts: list[Text[Answer]], future: "asyncio.Future[Sequence[Answer]]"
-    ) -> None:
-        if future.cancelled():
-            return
-        error = future.exception()
-        if error is None:
-            self._health.succeeded()
-            for text, answer in zip(texts, future.result(), strict=True):
-                text.request.settle(text.index, answer)
-        elif len(texts) > 1:
-            middle = len(texts) // 2
-            self._decode(texts[:middle])
-            self._decode(texts[middle:])
-        else:
-            self._health.failed(error)
-            texts[0].fail(_own("decoder", error))
-
-    async def _in(self, part: str, call: Callable[[], Result]) -> Result:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pools[part], _guarded, call)
-
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(self._settings.watch_interval_s)
@@ -306,12 +248,12 @@ class BatchRunner(Generic[Answer]):
 
         def answer() -> None:
             windows = self._model.windows([_PROBE])
-            _answers(self._model, self._dispatcher.compute_now(windows.ids), windows)
+            checked_answers(self._model, self._dispatcher.compute_now(windows.ids), windows)
 
         try:
-            async with asyncio.timeout(self._settings.probe_interval_s):
-                await self._in("probe", answer)
-        except Exception as error:  # noqa: BLE001 - whatever the engine raises
+            async with asyncio.timeout(_PROBE_TIMEOUT_S):
+                await self._prober.call(answer)
+        except Exception as error:  # noqa: BLE001 - whatever the model raises
             self._health.failed(error)
             self._health.failing = True
         else:
@@ -322,45 +264,3 @@ class BatchRunner(Generic[Answer]):
         self._observer.queue(
             model=self._name, texts=self._texts, rows=len(waiting), tokens=waiting.tokens
         )
-
-
-def _chunks(texts: list[str], settings: BatchSettings) -> Iterator[tuple[int, list[str]]]:
-    first, chars = 0, 0
-    for place, text in enumerate(texts):
-        full = place - first >= settings.tokenize_texts
-        if place > first and (full or chars + len(text) > settings.tokenize_chars):
-            yield first, texts[first:place]
-            first, chars = place, 0
-        chars += len(text)
-    yield first, texts[first:]
-
-
-def _answers(model: TextModel[Answer], outputs: Outputs, windows: Windows) -> Sequence[Answer]:
-    answers = model.answers(outputs, windows)
-    if len(answers) != windows.texts:
-        raise EngineError(
-            f"the model gave {len(answers)!r} answers for {windows.texts!r} texts; mend `answers`"
-        )
-    return answers
-
-
-def _guarded(call: Callable[[], Result]) -> Result:
-    """SystemExit in a thread must not end the event loop that waits for it."""
-    try:
-        return call()
-    except Exception:
-        raise
-    except BaseException as error:
-        raise EngineError(
-            f"a thread was told to end: {error!r}; look for what raised it"
-        ) from error
-
-
-def _own(part: str, error: BaseException) -> EngineError:
-    if isinstance(error, EngineError):
-        return error
-    own = EngineError(
-        f"the {part} failed on this text: {type(error).__name__}: {error}; report it with the text"
-    )
-    own.__cause__ = error
-    return own

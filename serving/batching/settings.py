@@ -59,6 +59,7 @@ class AdmissionSettings(BaseModel):
         default=0.25, gt=0, le=0.5, description="How old a reading of the memory may be."
     )
     max_batches: int = Field(default=16, ge=1, le=1_024, description="Batches in flight at most.")
+    first_batches: int = Field(default=2, ge=1, description="Batches in flight to begin with.")
     min_batches: int = Field(default=1, ge=1, description="However slow they become.")
     tolerance: float = Field(
         default=1.5, ge=1.0, description="Slow-down that is not yet taken for a queue."

@@ -94,11 +94,6 @@ class Workers(Generic[Result]):
         """Let the next free thread run it."""
         self._jobs.put(job)
 
-    @property
-    def alive(self) -> int:
-        """Threads that were there at the last look."""
-        return len(self._workers)
-
     def lost(self, stuck_s: float) -> list[Job[Result] | None]:
         """Let go of threads that are gone or hang.
 
