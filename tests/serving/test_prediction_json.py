@@ -45,7 +45,9 @@ def test_the_bytes_are_those_of_the_predictions_themselves(spec):
 
 def test_a_probability_at_its_threshold_counts_in_both():
     zero = np.zeros((1, 6, 3), dtype=np.float32)
-    logits = Logits(zero[:, 0, :3], np.zeros((1, 4), np.float32), np.zeros((1, 8), np.float32), zero)
+    logits = Logits(
+        zero[:, 0, :3], np.zeros((1, 4), np.float32), np.zeros((1, 8), np.float32), zero
+    )
     spec = _spec()
     arrays = probabilities(logits, spec.temperatures)
     (prediction,) = to_predictions(arrays, np.asarray([1]), spec)
