@@ -54,7 +54,11 @@ class LoadedArm:
     @property
     def model_version(self) -> str:
         """What the store knows the model by."""
-        return f"{self.arm.model_name}/{self.arm.version}"
+        return _version(self.arm)
+
+
+def _version(arm: Arm) -> str:
+    return f"{arm.model_name}/{arm.version}"
 
 
 async def load_arms(deployment: Deployment, shared: Shared) -> Live[Deployment, LoadedArm]:
@@ -69,9 +73,7 @@ async def load_arms(deployment: Deployment, shared: Shared) -> Live[Deployment, 
         for arm in deployment.arms:
             analyzer = await asyncio.to_thread(load_arm, arm, shared.settings)
             runner = await shared.start_runner(
-                PredictionWriter(analyzer),
-                name=f"{arm.model_name}/{arm.version}",
-                warm_up=_WARM_UP,
+                PredictionWriter(analyzer), name=_version(arm), warm_up=_WARM_UP
             )
             arms[arm.name] = LoadedArm(arm, runner)
     except BaseException:
@@ -85,7 +87,7 @@ def load_arm(arm: Arm, settings: ServingSettings) -> Analyzer:
     analyzer = load_analyzer(arm.folder, threads=settings.engine_threads)
     if analyzer.manifest.digest != arm.manifest_digest:
         raise ArtifactError(
-            f"{arm.name} {arm.model_name}/{arm.version}: {str(arm.folder)!r} holds the model "
+            f"{arm.name} {_version(arm)}: {str(arm.folder)!r} holds the model "
             f"{analyzer.manifest.digest[:12]!r}, the deployment names "
             f"{arm.manifest_digest[:12]!r}; deploy again"
         )

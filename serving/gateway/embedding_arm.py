@@ -27,6 +27,11 @@ class LoadedEmbedder:
     model: EmbeddingModel
     runner: BatchRunner[Embedded]
 
+    @property
+    def model_version(self) -> str:
+        """What callers and metrics know the model by."""
+        return self.deployment.model_version
+
 
 async def load_embedding(
     deployment: EmbeddingDeployment, shared: Shared

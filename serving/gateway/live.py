@@ -23,6 +23,10 @@ class Running(Protocol):
     """What every kind of arm has once it is loaded."""
 
     @property
+    def model_version(self) -> str:
+        """What messages call the model by."""
+
+    @property
     def runner(self) -> BatchRunner[Any]:
         """What its texts go through."""
 
@@ -143,7 +147,8 @@ class Stage(Generic[AnyDeployment, AnyArm]):
     def reasons(self) -> list[str]:
         """Why it cannot answer now; empty if it can."""
         arms = self._live.arms.values() if self._live else ()
-        return [*self._reasons, *(reason for arm in arms for reason in arm.runner.reasons())]
+        said = (f"{arm.model_version}: {why}" for arm in arms for why in arm.runner.reasons())
+        return [*self._reasons, *said]
 
     async def stop(self) -> None:
         """Finish what runs, of what was replaced as well."""

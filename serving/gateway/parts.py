@@ -44,13 +44,13 @@ class Parts:
     @asynccontextmanager
     async def at_work(self, _app: FastAPI) -> AsyncIterator[None]:
         """The app's lifespan."""
-        await self.record.open()
-        for part in self.models():
-            await part.start()
         reloader = Reloader(
             self._watched(), metrics=self.metrics, poll_s=self.settings.reload_poll_s
         )
-        reloader.listen()
+        reloader.listen()  # first: a SIGHUP that nobody listens to ends the process
+        await self.record.open()
+        for part in self.models():
+            await part.start()
         watches = [asyncio.create_task(self.record.watch()), asyncio.create_task(reloader.run())]
         yield
         for watch in watches:

@@ -19,6 +19,7 @@ import pytest
 from data.errors import EngineMemoryError
 from data.manifest import read_manifest, write_manifest
 from data.privacy import mask_text
+from serving.analyzer import Analyzer, load_analyzer
 from serving.embedder import Embedder
 from serving.embedding_deployment import EmbeddingDeployment
 from serving.embedding_folder import EMBEDDING_KIND, EmbeddingSpec, write_embedding_spec
@@ -121,6 +122,9 @@ class FaultyTokenizer:
             raise RuntimeError("the tokenizer broke")
         return self.inside.encode_batch_fast(texts, **options)
 
+    def encode_batch(self, texts: list[str], **options: Any) -> Any:
+        return self.encode_batch_fast(texts, **options)
+
 
 def write_tiny_embedding(folder: Path, seed: int, **changes: Any) -> Path:
     """A sealed embedding folder with random weights; another seed is another model."""
@@ -182,7 +186,7 @@ def embedding_deployments(tiny_embeddings: list[Path]) -> list[EmbeddingDeployme
 
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch) -> list[FaultyEngine]:
-    """The engines of embedding models that are loaded from here on, each able to fail."""
+    """The engines of models that are loaded from here on, in their order, each able to fail."""
     engines: list[FaultyEngine] = []
 
     def load(folder: Path, **options: Any) -> Embedder:
@@ -190,7 +194,14 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> list[FaultyEngine]:
         engines.append(FaultyEngine(whole.engine))
         return Embedder(FaultyTokenizer(whole.tokenizer), engines[-1], whole.spec)
 
+    def load_other(folder: Path, **options: Any) -> Analyzer:
+        whole = load_analyzer(folder, **options)
+        engines.append(FaultyEngine(whole.engine))
+        tokenizer = FaultyTokenizer(whole.tokenizer)
+        return Analyzer(tokenizer, engines[-1], whole.spec, whole.manifest)
+
     monkeypatch.setattr("serving.gateway.embedding_arm.load_embedder", load)
+    monkeypatch.setattr("serving.gateway.arms.load_analyzer", load_other)
     return engines
 
 
@@ -198,7 +209,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> list[FaultyEngine]:
 def start_embedding(
     fakes: Any, tmp_path: Path, embedding_deployments: list[EmbeddingDeployment]
 ) -> StartEmbedding:
-    """Serves the first embedding model in this process, or what ``create_app`` is told to."""
+    """Serves the first embedding model in this process, or what ``create_app`` is told of."""
 
     @contextmanager
     def start(*, serve: dict[str, Any] | None = None, **settings: Any) -> Iterator[httpx.Client]:
@@ -207,7 +218,11 @@ def start_embedding(
             mask=lambda text: mask_text(text)[0],
             **(serve or {"embedding": embedding_deployments[0]}),
         )
-        with fakes.serve(app) as url, httpx.Client(base_url=url, timeout=60) as client:
+        limits = httpx.Limits(max_connections=None)
+        with (
+            fakes.serve(app) as url,
+            httpx.Client(base_url=url, timeout=60, limits=limits) as client,
+        ):
             yield client
 
     return start
