@@ -50,9 +50,7 @@ def export_onnx(source: str, out: str) -> None:
     export_dynamic_quantized_onnx_model(model, "avx512_vnni", out)
     beside = Path(f"{out}-infinity")
     shutil.copytree(source, beside, dirs_exist_ok=True)
-    (beside / "onnx").mkdir(exist_ok=True)
-    shutil.copy(Path(out) / "onnx" / "model.onnx", beside / "onnx" / "model.onnx")
-    shutil.copy(Path(out) / ONNX_INT8, beside / "onnx" / "model_quantized.onnx")
+    shutil.copy(Path(out) / ONNX_INT8, beside / "model_quantized.onnx")
 
 
 def export_openvino(source: str, out: str, calibration: str, texts: str) -> None:
@@ -97,7 +95,11 @@ def sentence_transformers(folder: str, backend: str, **settings: Any) -> Callabl
 
 
 def infinity(folder: str, **settings: Any) -> Callable[..., Any]:
-    """infinity's engine called from Python: its own queue, sorting and batches, without HTTP."""
+    """Infinity's engine called from Python: its own queue, sorting and batches, without HTTP."""
+    # It looks for ONNX files in a way that only relative paths survive, and keeps what it optimises
+    # under the model's name.
+    os.environ["HF_HUB_CACHE"] = f"{folder}-cache"
+    os.chdir(folder)
     import numpy as np
     import torch
     from infinity_emb import AsyncEngineArray, EngineArgs
@@ -107,20 +109,21 @@ def infinity(folder: str, **settings: Any) -> Callable[..., Any]:
     running: dict[int, Any] = {}
 
     def engine_of(batch_size: int) -> Any:
-        if not running:
+        if batch_size not in running:
+            for other in running.values():
+                loop.run_until_complete(other.astop())
+            running.clear()
             arguments = EngineArgs(
-                model_name_or_path=folder,
+                model_name_or_path=".",
                 batch_size=batch_size,
                 device="cpu",
                 model_warmup=False,
                 trust_remote_code=False,
                 **settings,
             )
-            running[0] = AsyncEngineArray.from_args([arguments])[0]
-            loop.run_until_complete(running[0].astart())
-        # Its batch size is read by the queue's loop at each turn.
-        running[0]._batch_handler.max_batch_size = batch_size
-        return running[0]
+            running[batch_size] = AsyncEngineArray.from_args([arguments])[0]
+            loop.run_until_complete(running[batch_size].astart())
+        return running[batch_size]
 
     def encode(texts: Sequence[str], batch_size: int) -> Any:
         engine = engine_of(batch_size)
@@ -131,23 +134,22 @@ def infinity(folder: str, **settings: Any) -> Callable[..., Any]:
 
 
 def fastest_batch_size(encode: Callable[..., Any], texts: Sequence[str]) -> int:
-    """Of the usual ones, the size whose processor time is least; the first call warms up."""
-    encode(texts[:8], 8)
+    """Of the usual ones, the size whose processor time is least, warmed up."""
     seconds = {}
     for batch_size in (16, 32, 64):
+        encode(texts[:8], batch_size)
         began = time.process_time()
         encode(texts, batch_size)
         seconds[batch_size] = time.process_time() - began
     return min(seconds, key=lambda size: seconds[size])
 
 
-def serve(encode: Callable[..., Any]) -> None:
-    """Answer lines until standard input ends; the first one's texts choose the batch size."""
+def serve(encode: Callable[..., Any], *, batch_size: int | None = None) -> None:
+    """Answer lines until standard input ends; else the first one's texts choose the batch size."""
     import numpy as np
 
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries that print must not print into the answers
-    batch_size = None
     for line in sys.stdin:
         asked = json.loads(line)
         if batch_size is None:

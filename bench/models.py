@@ -108,3 +108,34 @@ def _copy_minilm(folder: Path) -> None:
     tokenizer = json.loads(path.read_text(encoding="utf-8"))
     tokenizer |= {"padding": None, "truncation": None}
     path.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+
+
+def embedding_folder(name: str) -> Path:
+    """The same model as matjip serves it, with the graphs that its engines run; made once."""
+    import torch
+
+    from data.manifest import MANIFEST_NAME, write_manifest
+    from serving.embedding_folder import EMBEDDING_KIND
+    from serving.sentence_encoder import OUTPUT, load_sentence_encoder
+    from training.adopt_embedding import adopt_embedding
+    from training.export import export_dynamo, export_fused
+    from training.quantize_encoder import quantize_graph
+
+    folder = cache_folder() / "models" / name / "embedding"
+    if (folder / MANIFEST_NAME).is_file():
+        return folder
+    torch.set_num_threads(1)
+    spec = adopt_embedding(
+        str(source_folder(name)), folder, name=name, max_tokens=MOST_TOKENS, overlap_tokens=32
+    )
+
+    def model(attention: str) -> torch.nn.Module:
+        return load_sentence_encoder(
+            folder / "source", pooling=spec.pooling, normalize=spec.normalize, attention=attention
+        )
+
+    export_fused(model("eager"), folder / "model.onnx", [OUTPUT])
+    export_dynamo(model("sdpa"), folder / "graph.onnx", [OUTPUT])
+    quantize_graph(folder / "model.onnx", folder / "int8.onnx", "all products")
+    write_manifest(folder, EMBEDDING_KIND, {"made_for": "measuring speed"})
+    return folder
