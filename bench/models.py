@@ -139,3 +139,8 @@ def embedding_folder(name: str) -> Path:
     quantize_graph(folder / "model.onnx", folder / "int8.onnx", "all products")
     write_manifest(folder, EMBEDDING_KIND, {"made_for": "measuring speed"})
     return folder
+
+
+if __name__ == "__main__":
+    for each in ("minilm", "electra-base"):
+        embedding_folder(each)
