@@ -30,6 +30,8 @@ ROOT: Final = Path(__file__).parents[1]
 WORKER: Final = ROOT / "bench" / "competitor_worker.py"
 TEXTS: Final = 96
 ROUNDS: Final = 3
+_WARM_UP: Final = 32
+"""Texts of the first call, on which a contestant also chooses its batch size."""
 OWN: Final = "matjip"
 SENTENCE_TRANSFORMERS: Final = "sentence-transformers"
 INFINITY: Final = "infinity"
@@ -167,6 +169,7 @@ def measure_quality(contestants: Sequence[Contestant], folder: Path) -> dict[str
         path = folder / "vectors.npy"
         try:
             with Running(contestant, "minilm") as running:
+                running.ask(texts[:_WARM_UP])
                 running.ask(texts, path)
         except RuntimeError as error:
             answer[key_of(contestant)] = {"failure": str(error)}
@@ -191,7 +194,7 @@ def measure_speed(
                     continue
                 try:
                     # The first round loads, warms up and chooses the batch size.
-                    seconds = running.ask(texts if number else texts[: len(texts) // 3])
+                    seconds = running.ask(texts if number else texts[:_WARM_UP])
                 except RuntimeError as error:
                     row["failure"] = str(error)
                     continue
