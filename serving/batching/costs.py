@@ -16,6 +16,8 @@ MIB: Final = 2**20
 Lengths = TypeVar("Lengths", float, NDArray[np.int64] | NDArray[np.float64])
 P999: Final = 0.999
 _FEWEST: Final = 8
+_Z_P999: Final = 3.090
+_Z_SURE: Final = 1.645
 _SMALLEST_MARGIN: Final = 0.02
 _SLOW: Final = 0.998
 """What an old batch still counts for in the shape of the seconds, per batch since."""
@@ -232,11 +234,14 @@ def fit_costs(measurements: Sequence[Measurement], *, computes_padding: bool) ->
 def upper_margin(ratios: NDArray[np.float64]) -> float:
     """p99.9 of measured over predicted, from fewer ratios than would show it.
 
-    The largest that was seen stands for 1 in n. Beyond it the tail is taken to be as wide as the
-    ratios' own spread: the normal distribution's p99.9 lies 3.1 deviations above its middle.
+    The largest that was seen stands for 1 in n. Beyond it the tail is taken to be a normal
+    distribution's as wide as the ratios' own: its one-sided tolerance bound, which with 95%
+    confidence holds 99.9% (https://www.itl.nist.gov/div898/handbook/prc/section2/prc263.htm).
     """
     seen = float(np.quantile(ratios, P999))
-    spread = float(np.mean(ratios) + 3.1 * np.std(ratios))
+    count = len(ratios)
+    factor = _Z_P999 + _Z_SURE * math.sqrt(1 / count + _Z_P999**2 / (2 * (count - 1)))
+    spread = float(np.mean(ratios) + factor * np.std(ratios, ddof=1))
     return max(1.0 + _SMALLEST_MARGIN, seen + _SMALLEST_MARGIN, spread)
 
 
