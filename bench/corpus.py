@@ -9,6 +9,7 @@ import ast
 import re
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -18,6 +19,8 @@ from tokenizers import Tokenizer
 
 from data.sources.synthetic import generate
 
+SEED: Final = 20261130
+QUALITY_TEXTS: Final = 600
 MEDIAN_TOKENS: Final = 32.3
 SPREAD: Final = 0.617
 """Of the logarithm: with the median it gives a mean of 39 tokens and a 95th percentile of 89."""
@@ -82,3 +85,15 @@ def token_lengths(texts: Sequence[str], tokenizer: Tokenizer) -> list[int]:
     """Tokens of each text, special ones included."""
     encodings = tokenizer.encode_batch(list(texts), add_special_tokens=False)
     return [len(encoding.ids) + _SPECIAL_TOKENS for encoding in encodings]
+
+
+def quality_texts() -> list[str]:
+    """English sentences that MiniLM's quality is read on."""
+    return english_sentences(seed=SEED)[:QUALITY_TEXTS]
+
+
+def calibration_texts(count: int, *, english: bool) -> list[str]:
+    """Texts that static INT8 is calibrated on; nothing is measured on them."""
+    if english:
+        return english_sentences(seed=SEED)[QUALITY_TEXTS : QUALITY_TEXTS + count]
+    return list(islice(korean_sentences(seed=SEED + 1_000), count))

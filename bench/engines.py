@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from tokenizers import Tokenizer
 
-from bench.corpus import draw_lengths, english_sentences, fit_texts, korean_sentences
+from bench.corpus import SEED, draw_lengths, fit_texts, korean_sentences, quality_texts
 from bench.gemm import measure_gemm
 from bench.models import SHAPE, embedding_folder
 from data.errors import MatjipError
@@ -38,8 +38,6 @@ BUDGET: Final = 1024
 LARGE_BUDGET: Final = 4096
 """For engines that leave padding out: a larger batch costs them nothing but memory."""
 TEXTS: Final = 128
-QUALITY_TEXTS: Final = 600
-_SEED: Final = 20261130
 Batch = tuple[TokenIds, TokenIds]
 
 
@@ -52,16 +50,11 @@ def operations_per_token() -> float:
     return 2.0 * SHAPE["num_hidden_layers"] * (4 * hidden * hidden + 2 * hidden * inner)
 
 
-def speed_texts(count: int, *, seed: int = _SEED) -> list[str]:
+def speed_texts(count: int, *, seed: int = SEED) -> list[str]:
     """Korean texts with the lengths of reviews in the timed model's tokens."""
     tokenizer = Tokenizer.from_file(str(embedding_folder("electra-base") / "tokenizer.json"))
     lengths = draw_lengths(count, seed=seed)
     return list(fit_texts(korean_sentences(seed=seed), lengths, tokenizer))
-
-
-def quality_texts() -> list[str]:
-    """English sentences that MiniLM's quality is read on."""
-    return english_sentences(seed=_SEED)[:QUALITY_TEXTS]
 
 
 def embedder_named(name: str, folder: Path) -> Embedder:

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from bench.corpus import MOST_TOKENS, korean_sentences
+from bench.corpus import MOST_TOKENS, SEED, calibration_texts, korean_sentences
 
 SHAPE: Final = {
     "vocab_size": 30_000,
@@ -24,7 +24,7 @@ SHAPE: Final = {
     "intermediate_size": 3_072,
     "max_position_embeddings": 512,
 }
-_SEED: Final = 20261130
+_CALIBRATION_TEXTS: Final = 300
 _TOKENIZER_TEXTS: Final = 20_000
 _MODULES: Final = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
 _WHOLE: Final = "whole"
@@ -55,9 +55,9 @@ def _write_electra(folder: Path) -> None:
 
     from training.tokenizer import train_tokenizer
 
-    torch.manual_seed(_SEED)
+    torch.manual_seed(SEED)
     ElectraModel(ElectraConfig(**SHAPE)).save_pretrained(folder)
-    texts = list(islice(korean_sentences(seed=_SEED), _TOKENIZER_TEXTS))
+    texts = list(islice(korean_sentences(seed=SEED), _TOKENIZER_TEXTS))
     train_tokenizer(texts, vocabulary=SHAPE["vocab_size"]).save(str(folder / "tokenizer.json"))
     special = {
         "pad_token": "[PAD]",
@@ -141,6 +141,21 @@ def embedding_folder(name: str) -> Path:
     return folder
 
 
+def write_calibration(name: str) -> None:
+    """Texts that sentence-transformers' static int8 is calibrated on."""
+    path = cache_folder() / "models" / name / "calibration" / "train.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    texts = calibration_texts(_CALIBRATION_TEXTS, english=name == "minilm")
+    lines = (json.dumps({"text": text}) + "\n" for text in texts)
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def main() -> None:
+    """Make both models and what calibrates them, where they are not made yet."""
+    for name in ("minilm", "electra-base"):
+        embedding_folder(name)
+        write_calibration(name)
+
+
 if __name__ == "__main__":
-    for each in ("minilm", "electra-base"):
-        embedding_folder(each)
+    main()

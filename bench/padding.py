@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from tokenizers import Tokenizer
 
-from bench.corpus import draw_lengths, english_sentences, fit_texts
+from bench.corpus import SEED, draw_lengths, english_sentences, fit_texts
 from bench.models import embedding_folder
 from data.errors import EngineError
 from data.manifest import write_json
@@ -32,7 +32,6 @@ from serving.engines.choice import load_embedder
 
 LOADS: Final = {"near capacity": 0.9, "beyond capacity": 2.0}
 SECONDS: Final = 6.0
-_SEED: Final = 20261130
 
 
 class Counting(SilentObserver):
@@ -70,7 +69,7 @@ async def _arrive(
     runner: BatchRunner[Vector], texts: Sequence[str], rate: float, seconds: float
 ) -> None:
     """One text a request, at exponential gaps, whatever was answered before."""
-    gaps = np.random.default_rng(_SEED).exponential(1.0 / rate, round(rate * seconds))
+    gaps = np.random.default_rng(SEED).exponential(1.0 / rate, round(rate * seconds))
     began, tasks = time.perf_counter(), []
     for number, due in enumerate(np.cumsum(gaps)):
         await asyncio.sleep(max(0.0, began + float(due) - time.perf_counter()))
@@ -85,8 +84,8 @@ async def measure_padding(engine: str, *, seconds: float = SECONDS) -> dict[str,
     folder = embedding_folder("minilm")
     model = load_embedder(folder, engine=engine, threads=1)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    sentences = english_sentences(seed=_SEED) * 8
-    texts = list(fit_texts(sentences, draw_lengths(2_000, seed=_SEED), tokenizer))
+    sentences = english_sentences(seed=SEED) * 8
+    texts = list(fit_texts(sentences, draw_lengths(2_000, seed=SEED), tokenizer))
     model.embed(texts[:64])
     began = time.process_time()
     model.embed(texts[:512])

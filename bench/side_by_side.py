@@ -21,7 +21,8 @@ from typing import Any, Final, Self
 import numpy as np
 
 from bench.competitor_worker import ONNX_INT8, OPENVINO_INT8
-from bench.engines import quality_texts, speed_texts
+from bench.corpus import quality_texts
+from bench.engines import speed_texts
 from bench.models import cache_folder, embedding_folder
 from data.manifest import write_json
 from training.retrieval_parity import measure_retrieval
