@@ -57,10 +57,13 @@ class Shared:
         )
         await runner.start()
         self.metrics.batches.show(name)
-        (answer,) = await runner.answer([warm_up], timeout_s=_WARM_UP_S)
-        if isinstance(answer, EngineError):
+        try:
+            (answer,) = await runner.answer([warm_up], timeout_s=_WARM_UP_S)
+            if isinstance(answer, EngineError):
+                raise answer
+        except BaseException:
             await runner.drain(0.0)
-            raise answer
+            raise
         return runner
 
     def measure(self) -> None:
