@@ -58,9 +58,7 @@ class Shared:
         await runner.start()
         self.metrics.batches.show(name)
         try:
-            (answer,) = await runner.answer([warm_up], timeout_s=_WARM_UP_S)
-            if isinstance(answer, EngineError):
-                raise answer
+            await _answer_once(runner, warm_up)
         except BaseException:
             await runner.drain(0.0)
             raise
@@ -78,3 +76,9 @@ class Shared:
     async def close(self, runners: Iterable[BatchRunner[Any]]) -> None:
         """Stop runners that nobody has asked yet."""
         await asyncio.gather(*(runner.drain(0.0) for runner in runners))
+
+
+async def _answer_once(runner: BatchRunner[Any], text: str) -> None:
+    (answer,) = await runner.answer([text], timeout_s=_WARM_UP_S)
+    if isinstance(answer, EngineError):
+        raise answer
