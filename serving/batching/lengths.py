@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 _EDGES_PER_OCTAVE: Final = 8
 _LONGEST: Final = 2**16
 _RESCALE: Final = 1e100
+_FORGOTTEN: Final = 50
 _EMPTY: Final = 1e-9
 
 
@@ -41,11 +42,13 @@ class LengthEstimate:
         """Count lengths, in tokens."""
         if not lengths:
             return
-        values = np.clip(np.asarray(lengths, dtype=np.int64), 1, _LONGEST)
+        lasting = lengths[-_FORGOTTEN * self._memory :]
+        values = np.clip(np.asarray(lasting, dtype=np.int64), 1, _LONGEST)
         bins = np.searchsorted(self._edges, values)
-        self._scale *= float(np.exp(len(lengths) / self._memory))
-        np.add.at(self._counts, bins, self._scale)
-        np.add.at(self._tokens, bins, self._scale * values)
+        weights = self._scale * np.exp(np.arange(1, len(values) + 1) / self._memory)
+        self._scale = float(weights[-1])
+        np.add.at(self._counts, bins, weights)
+        np.add.at(self._tokens, bins, weights * values)
         if self._scale > _RESCALE:
             self._counts /= self._scale
             self._tokens /= self._scale
