@@ -12,7 +12,9 @@
     ├── GateError               a model may not go on: its evidence is missing or says no
     ├── RegistryError           the registry refused, is unreachable, or disagrees with the evidence
     ├── EngineError             an inference engine cannot load or answer
-    │   └── EngineMemoryError   it ran out of memory; a smaller batch may do
+    │   ├── EngineMemoryError   it ran out of memory; a smaller batch may do
+    │   ├── OverloadError       too much waits already; come again after ``retry_after_s``
+    │   └── DeadlineError       the time that the caller gave was up before the answer was there
     └── ExperimentError         an experiment, exposure or outcome is not valid
 
 Every message says what happened, shows the value with ``!r``, and says how to mend it.
@@ -69,6 +71,23 @@ class EngineError(MatjipError):
 
 class EngineMemoryError(EngineError):
     """An inference engine ran out of memory; a smaller batch may do."""
+
+
+class OverloadError(EngineError):
+    """Too much waits already, or the server is closing.
+
+    Attributes:
+        retry_after_s: after how many seconds it is worth trying again.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float):
+        """Say when to come again."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineError(EngineError):
+    """The time that the caller gave was up before the answer was there."""
 
 
 class ExperimentError(MatjipError):

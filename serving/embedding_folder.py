@@ -36,6 +36,9 @@ class EmbeddingSpec(BaseModel):
     pooling: Pooling = "mean"
     normalize: bool = True
     dimensions: int = Field(ge=1)
+    shortens: bool = Field(
+        default=False, description="Whether its first dimensions alone are a vector, as taught."
+    )
     max_tokens: int = Field(ge=8, description="Tokens of one window, special ones included.")
     overlap_tokens: int = Field(ge=0, description="Tokens that two windows of a long text share.")
     prefix: str = Field(default="", description="Put before every text, as the model was taught.")

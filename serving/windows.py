@@ -102,9 +102,18 @@ def split_into_windows(
     )
 
 
-def pad(windows: Sequence[Sequence[int]], pad_id: int) -> tuple[TokenIds, TokenIds]:
-    """Stack windows into ids and mask, (batch, longest), padded on the right."""
-    longest = max(len(window) for window in windows)
+def pad(
+    windows: Sequence[Sequence[int]], pad_id: int, longest: int | None = None
+) -> tuple[TokenIds, TokenIds]:
+    """Stack windows into ids and mask, (batch, longest), padded on the right.
+
+    Args:
+        windows: token ids of each.
+        pad_id: id of the padding token.
+        longest: tokens of a row, where more are wanted than the longest window has.
+    """
+    if longest is None:
+        longest = max(len(window) for window in windows)
     input_ids = np.full((len(windows), longest), pad_id, dtype=np.int64)
     mask = np.zeros((len(windows), longest), dtype=np.int64)
     for row, window in enumerate(windows):

@@ -10,6 +10,7 @@ import logging
 import shutil
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ import onnx
 import torch
 from onnxruntime.transformers import optimizer
 from onnxruntime.transformers.fusion_options import FusionOptions
+from torch import nn
 
 from data.errors import ExportError
 from data.manifest import Manifest, read_manifest, write_manifest
 from serving.analyzer import Analyzer, load_analyzer
-from serving.encoder import MultiTaskElectra, load_encoder
+from serving.encoder import load_encoder
 from serving.engines.onnx_runtime import OnnxRuntimeEngine
 from serving.logits import LOGITS
 from serving.model_folder import MODEL_KIND, read_spec, write_spec
@@ -51,17 +53,24 @@ def quietly() -> contextlib.ExitStack:
     return stack
 
 
-def export_fused(model: MultiTaskElectra, path: Path) -> None:
-    """Write the graph for ONNX Runtime. ``model`` must use eager attention."""
+def export_fused(model: nn.Module, path: Path, outputs: Sequence[str] = LOGITS) -> None:
+    """Write the graph for ONNX Runtime.
+
+    Args:
+        model: a ``TextEncoder`` in eager attention, a classifier or an embedding model.
+        path: of the graph.
+        outputs: what its ``forward`` answers with, in order.
+    """
     axes: dict[str, dict[int, str]] = {name: {0: "batch", 1: "tokens"} for name in INPUTS}
-    axes |= {name: {0: "batch"} for name in LOGITS}
+    axes |= {name: {0: "batch"} for name in outputs}
+    config: Any = model.backbone.config  # type: ignore[union-attr]
     with quietly():
         torch.onnx.export(
             model,
             _example(16),
             str(path),
             input_names=list(INPUTS),
-            output_names=list(LOGITS),
+            output_names=list(outputs),
             dynamic_axes=axes,
             opset_version=OPSET,
             dynamo=False,
@@ -69,15 +78,22 @@ def export_fused(model: MultiTaskElectra, path: Path) -> None:
         fused = optimizer.optimize_model(
             str(path),
             model_type="bert",
-            num_heads=model.config.num_attention_heads,
-            hidden_size=model.config.hidden_size,
+            num_heads=config.num_attention_heads,
+            hidden_size=config.hidden_size,
             optimization_options=FusionOptions("bert"),
         )
     fused.save_model_to_file(str(path))
 
 
-def export_dynamo(model: MultiTaskElectra, path: Path) -> None:
-    """Write the graph for TensorRT and OpenVINO; weights inside the file."""
+def export_dynamo(model: nn.Module, path: Path, outputs: Sequence[str] = LOGITS) -> None:
+    """Write the graph for TensorRT and OpenVINO; weights inside the file, types as the model's.
+
+    Args:
+        model: a ``TextEncoder``, a classifier or an embedding model; for a graph in float16 give
+            it after ``halved``.
+        path: of the graph.
+        outputs: what its ``forward`` answers with, in order.
+    """
     batch, tokens = torch.export.Dim.DYNAMIC, torch.export.Dim.DYNAMIC
     with quietly():
         program = torch.onnx.export(
@@ -85,14 +101,45 @@ def export_dynamo(model: MultiTaskElectra, path: Path) -> None:
             _example(16),
             dynamo=True,
             input_names=list(INPUTS),
-            output_names=list(LOGITS),
+            output_names=list(outputs),
             dynamic_shapes={name: {0: batch, 1: tokens} for name in INPUTS},
             opset_version=OPSET,
             external_data=False,
         )
         if program is None:
             raise ExportError("torch.onnx.export returned nothing; run the export step again")
+        # The exporter calls a table's rows "embedding", and does not see that an output is, too.
+        answers = {id(value) for value in program.model.graph.outputs}
+        for node in program.model.graph:
+            for value in node.outputs:
+                if value.name in outputs and id(value) not in answers:
+                    value.name = f"{value.name}_inside"
         program.save(str(path), external_data=False)
+
+
+class _FloatNorm(nn.Module):
+    """A layer norm that computes in float32 inside a float16 graph.
+
+    The squares of outlying activations pass float16's 65,504 (NVIDIA/TensorRT#2564).
+    """
+
+    def __init__(self, norm: nn.LayerNorm):
+        super().__init__()
+        self.norm = norm.float()
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        normed: torch.Tensor = self.norm(states.float())
+        return normed.to(states.dtype)
+
+
+def halved(backbone: nn.Module) -> nn.Module:
+    """A backbone in float16, in place, whose layer norms compute in float32."""
+    backbone.half()
+    for parent in list(backbone.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.LayerNorm):
+                setattr(parent, name, _FloatNorm(child))
+    return backbone
 
 
 def precision_in_graph(path: Path) -> dict[str, Any]:

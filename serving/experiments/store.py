@@ -30,6 +30,7 @@ from serving.experiments.tables import (
 from serving.experiments.units import UnitOutcomes, per_unit, unit_outcomes, versions_by_arm
 
 _IN_LIMIT: Final = 500
+_PROBE: Final = "probe of the store"
 
 FeedbackResult = Literal["stored", "duplicate", "unknown", "conflict", "no_sentiment"]
 
@@ -214,6 +215,26 @@ class ExperimentStore:
                 ).scalar_one()
                 for table in (exposures, outcomes)
             }
+
+    def ping(self) -> None:
+        """Read from the database.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: it cannot be read.
+        """
+        with self._engine.connect() as connection:
+            connection.execute(sa.select(exposures.c.event_id).limit(1)).all()
+
+    def probe(self) -> None:
+        """Write and commit, durably, and leave nothing behind: a full disk does not let it.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: the database refused.
+        """
+        row = {"event_id": _PROBE, "request_id": _PROBE, "item": 0, "reward": 0.0, "label": None}
+        with self._engine.begin() as connection:
+            connection.execute(self._insert_outcomes, [row | {"created_at_us": 0}])
+            connection.execute(outcomes.delete().where(outcomes.c.event_id == _PROBE))
 
     def close(self) -> None:
         """Let go of every connection."""

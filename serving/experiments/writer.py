@@ -55,6 +55,18 @@ class StoreWriter:
         """Why the last commit failed; None once one has gone well again."""
         return self._failure
 
+    def look(self) -> None:
+        """Find out whether the store answers, and keep what was found in ``failure``.
+
+        A store that failed is written to; one that did not is read. Blocks; call it in a thread.
+        """
+        try:
+            (self._store.probe if self._failure else self._store.ping)()
+        except Exception as error:  # noqa: BLE001  # whatever it is, the store does not answer
+            self._failure = cause(error)
+        else:
+            self._failure = None
+
     def submit(
         self, exposures: Sequence[Exposure] = (), feedback: Sequence[Feedback] = ()
     ) -> "Future[list[FeedbackResult]]":

@@ -1,18 +1,17 @@
 """The HTTP API: routes, their documentation, and the command that serves them.
 
     python -m serving.gateway.app --deployment var/run/deployment.json
+    python -m serving.gateway.app --embedding-deployment var/run/embedding_deployment.json
     python -m serving.gateway.app --language-deployment var/run/language_deployment.json
 
-It serves sentiment (answering.py), language models (language.py), or both. Routes read their bodies
-themselves, so that size is counted while bytes arrive.
+It serves sentiment (answering.py), an embedding model (embedding.py), language models
+(language.py), or several of them. Routes read their bodies themselves, so that size is counted
+while bytes arrive. On SIGHUP the first two files are read again and swapped in (reloading.py).
 """
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -24,19 +23,21 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from data.contract import CONTRACT_VERSION
-from data.errors import MatjipError, SettingsError
+from data.errors import MatjipError
 from data.privacy import mask_text
 from serving.deployment import Deployment, read_deployment
-from serving.gateway.answering import Gateway
+from serving.embedding_deployment import EmbeddingDeployment, read_embedding_deployment
+from serving.gateway.answering import ANALYZE, Gateway
+from serving.gateway.embedding_routes import add_embedding
 from serving.gateway.feedback import take_feedback
-from serving.gateway.language import LanguageGateway
 from serving.gateway.language_arms import LoadEngine, load_engine
 from serving.gateway.language_routes import add_language
 from serving.gateway.limits import Refusal, error_answer, json_answer
 from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.middleware import RequestScope
 from serving.gateway.openapi import error_answers, json_body
-from serving.gateway.record import Record
+from serving.gateway.parts import Parts, make_parts
+from serving.gateway.reloading import DeploymentFiles
 from serving.gateway.schemas import (
     ANALYZE_EXAMPLES,
     FEEDBACK_EXAMPLES,
@@ -49,57 +50,36 @@ from serving.gateway.schemas import (
 from serving.gateway.settings import ServingSettings, read_settings
 from serving.language_deployment import LanguageDeployment, read_language_deployment
 
+MODELS: Final = "/v1/models"
 _TURNED_AWAY: Final = frozenset({408, 413, 429, 503})
 _CODES: Final = {404: "not_found", 405: "method_not_allowed"}
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """What a gateway is made of; it answers with at least one of its two kinds of model."""
-
-    record: Record
-    metrics: GatewayMetrics
-    gateway: Gateway | None
-    language: LanguageGateway | None
-
-    def models(self) -> list[Gateway | LanguageGateway]:
-        return [part for part in (self.gateway, self.language) if part is not None]
-
-    @asynccontextmanager
-    async def at_work(self, _app: FastAPI) -> AsyncIterator[None]:
-        await self.record.open()
-        for part in self.models():
-            await part.start()
-        yield
-        for part in self.models():
-            await part.stop()
-        await self.record.close()
-
-    def reasons(self) -> list[str]:
-        return [*chain(*(part.reasons() for part in self.models())), *self.record.reasons()]
 
 
 def create_app(
     settings: ServingSettings,
     deployment: Deployment | None = None,
     *,
+    embedding: EmbeddingDeployment | None = None,
     language: LanguageDeployment | None = None,
+    files: DeploymentFiles = DeploymentFiles(),  # noqa: B008  # frozen
     mask: Callable[[str], str] = str,
     load: LoadEngine = load_engine,
 ) -> FastAPI:
-    """The gateway of a deployment, a language deployment, or both.
+    """The gateway of one to three deployments.
 
     Args:
         settings: limits, threads and the store's URL.
-        deployment: the arms; each one's folder is loaded when the app starts.
+        deployment: the classifiers' arms; each one's folder is loaded when the app starts.
+        embedding: the embedding model, likewise.
         language: the language models' arms, likewise.
+        files: where deployments are read again from while the app runs.
         mask: applied to every text before anything else sees it.
         load: makes a language arm's engine.
 
     Raises:
         SettingsError: there is nothing to serve.
     """
-    parts = _make_parts(settings, deployment, language, mask, load)
+    parts = make_parts(settings, deployment, embedding, language, files=files, mask=mask, load=load)
     app = FastAPI(
         title="matjip",
         version=CONTRACT_VERSION,
@@ -110,40 +90,28 @@ def create_app(
     _add_error_handlers(app, parts.metrics)
     if parts.gateway is not None:
         _add_analyze(app, parts.gateway, settings)
+    if parts.embedding is not None:
+        add_embedding(app, parts.embedding, settings)
     if parts.language is not None:
         add_language(app, parts.language, settings)
+    if parts.embedding is not None or parts.language is not None:
+        _add_models(app, parts)
     _add_feedback(app, parts, settings)
     _add_health(app, parts)
     return app
 
 
-def _make_parts(
-    settings: ServingSettings,
-    deployment: Deployment | None,
-    language: LanguageDeployment | None,
-    mask: Callable[[str], str],
-    load: LoadEngine,
-) -> _Parts:
-    deployments = [each for each in (deployment, language) if each is not None]
-    if not deployments:
-        raise SettingsError(
-            "there is nothing to serve; name a --deployment, a --language-deployment, or both"
-        )
-    metrics = GatewayMetrics(deployments)
-    record = Record(settings)
-    gateway, speaker = None, None
-    if deployment is not None:
-        gateway = Gateway(settings, deployment, record=record, metrics=metrics, mask=mask)
-    if language is not None:
-        speaker = LanguageGateway(
-            settings, language, record=record, metrics=metrics, mask=mask, load=load
-        )
-    return _Parts(record, metrics, gateway, speaker)
+def _add_models(app: FastAPI, parts: Parts) -> None:
+    @app.get(MODELS, summary="The models by OpenAI's routes, as OpenAI's API lists them")
+    async def models() -> Response:
+        speakers = [part for part in (parts.embedding, parts.language) if part is not None]
+        listed = [model for part in speakers for model in part.models()]
+        return json_answer({"object": "list", "data": listed})
 
 
 def _add_analyze(app: FastAPI, gateway: Gateway, settings: ServingSettings) -> None:
     @app.post(
-        "/v1/analyze",
+        ANALYZE,
         summary="Analyse one or many reviews",
         response_model=AnalyzeOut,
         responses=error_answers(400, 409, 413, 422, 429, 503),
@@ -154,7 +122,7 @@ def _add_analyze(app: FastAPI, gateway: Gateway, settings: ServingSettings) -> N
         return await gateway.analyze(request)
 
 
-def _add_feedback(app: FastAPI, parts: _Parts, settings: ServingSettings) -> None:
+def _add_feedback(app: FastAPI, parts: Parts, settings: ServingSettings) -> None:
     @app.post(
         "/v1/feedback",
         summary="Say how an answer turned out",
@@ -169,7 +137,7 @@ def _add_feedback(app: FastAPI, parts: _Parts, settings: ServingSettings) -> Non
         )
 
 
-def _add_health(app: FastAPI, parts: _Parts) -> None:
+def _add_health(app: FastAPI, parts: Parts) -> None:
     @app.get("/health", summary="Whether the process lives")
     async def health() -> Response:
         return json_answer({"status": "ok"})
@@ -182,15 +150,22 @@ def _add_health(app: FastAPI, parts: _Parts) -> None:
     )
     async def ready() -> Response:
         reasons = parts.reasons()
-        answer: dict[str, Any] = {"ready": not reasons, "reasons": reasons}
+        answer: dict[str, Any] = {
+            "ready": not reasons,
+            "reasons": reasons,
+            "warnings": parts.warnings(),
+        }
         if parts.gateway is not None:
             answer |= parts.gateway.facts()
+        if parts.embedding is not None:
+            answer["embedding"] = parts.embedding.facts()
         if parts.language is not None:
             answer["language"] = await parts.language.facts()
         return json_answer(answer, 503 if reasons else 200)
 
     @app.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def metrics() -> Response:
+        parts.shared.measure()
         return Response(parts.metrics.page(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
@@ -226,13 +201,16 @@ def main(
     deployment: Annotated[
         Path | None, typer.Option(help="Deployment file, as the deploy step wrote it.")
     ] = None,
+    embedding_deployment: Annotated[
+        Path | None, typer.Option(help="The embedding model's deployment file, likewise.")
+    ] = None,
     language_deployment: Annotated[
         Path | None, typer.Option(help="The language models' deployment file, likewise.")
     ] = None,
     host: Annotated[str | None, typer.Option(help="Else MATJIP_HOST, else 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Else MATJIP_PORT, else 8080.")] = None,
 ) -> None:
-    """Serve a deployment, a language deployment, or both, until told to stop."""
+    """Serve one to three deployments until told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     given = {"MATJIP_HOST": host, "MATJIP_PORT": None if port is None else str(port)}
     environment = dict(os.environ) | {
@@ -243,7 +221,11 @@ def main(
         app = create_app(
             settings,
             read_deployment(deployment) if deployment else None,
+            embedding=read_embedding_deployment(embedding_deployment)
+            if embedding_deployment
+            else None,
             language=read_language_deployment(language_deployment) if language_deployment else None,
+            files=DeploymentFiles(deployment, embedding_deployment),
             mask=lambda text: mask_text(text)[0],
         )
     except MatjipError as error:

@@ -1,12 +1,47 @@
-"""The models of a deployment, loaded and checked, and how they answer a group of texts."""
+"""The classifiers of a deployment, loaded and checked, each behind a runner of its own."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from data.contract import Prediction
-from data.errors import ArtifactError, EngineError
+from data.errors import ArtifactError
 from serving.analyzer import Analyzer, load_analyzer
+from serving.batching.runner import BatchRunner
 from serving.deployment import Arm, ArmName, Deployment
+from serving.engines.protocol import Outputs
+from serving.gateway.live import Live
+from serving.gateway.settings import ServingSettings
+from serving.gateway.sharing import Shared
+from serving.logits import Logits
+from serving.prediction_json import prediction_json
+from serving.predictions import probabilities
+from serving.windows import Windows, merge_outputs
+
+_WARM_UP: Final = "맛있어요"
+
+
+class PredictionWriter:
+    """A ``TextModel`` whose answers are predictions' JSON, as they are sent and stored.
+
+    They are made where the runner does its post-processing, off the event loop.
+    """
+
+    def __init__(self, analyzer: Analyzer):
+        """Wrap a classifier."""
+        self.analyzer = analyzer
+        self.engine = analyzer.engine
+        self.pad_id = analyzer.pad_id
+
+    def windows(self, texts: Sequence[str]) -> Windows:
+        """See ``TextModel.windows``."""
+        return self.analyzer.windows(texts)
+
+    def answers(self, outputs: Outputs, windows: Windows) -> list[bytes]:
+        """See ``TextModel.answers``."""
+        spec = self.analyzer.spec
+        arrays = probabilities(Logits(**merge_outputs(outputs, windows)), spec.temperatures)
+        return prediction_json(arrays, windows.per_text, spec)
 
 
 @dataclass(frozen=True)
@@ -14,50 +49,46 @@ class LoadedArm:
     """An arm with its model in memory."""
 
     arm: Arm
-    analyzer: Analyzer
+    runner: BatchRunner[bytes]
 
     @property
     def model_version(self) -> str:
         """What the store knows the model by."""
-        return f"{self.arm.model_name}/{self.arm.version}"
+        return _version(self.arm)
 
 
-def load_arm(arm: Arm, *, threads: int) -> LoadedArm:
-    """Load an arm's model folder, once.
+def _version(arm: Arm) -> str:
+    return f"{arm.model_name}/{arm.version}"
+
+
+async def load_arms(deployment: Deployment, shared: Shared) -> Live[Deployment, LoadedArm]:
+    """Load every arm, start its runner, and have it answer once.
 
     Raises:
         ArtifactError: a file is missing or altered, or it is another model than was deployed.
-        EngineError: the engine cannot load it.
+        EngineError: an engine cannot load its model, or does not answer.
     """
-    analyzer = load_analyzer(arm.folder, threads=threads)
+    arms: dict[ArmName, LoadedArm] = {}
+    try:
+        for arm in deployment.arms:
+            analyzer = await asyncio.to_thread(load_arm, arm, shared.settings)
+            runner = await shared.start_runner(
+                PredictionWriter(analyzer), name=_version(arm), warm_up=_WARM_UP
+            )
+            arms[arm.name] = LoadedArm(arm, runner)
+    except BaseException:
+        await shared.close(loaded.runner for loaded in arms.values())
+        raise
+    return Live(deployment, arms)
+
+
+def load_arm(arm: Arm, settings: ServingSettings) -> Analyzer:
+    """An arm's model, if it is the one that was deployed; see ``load_arms`` for the errors."""
+    analyzer = load_analyzer(arm.folder, threads=settings.engine_threads)
     if analyzer.manifest.digest != arm.manifest_digest:
         raise ArtifactError(
-            f"{arm.name} {arm.model_name}/{arm.version}: {str(arm.folder)!r} holds the model "
+            f"{arm.name} {_version(arm)}: {str(arm.folder)!r} holds the model "
             f"{analyzer.manifest.digest[:12]!r}, the deployment names "
             f"{arm.manifest_digest[:12]!r}; deploy again"
         )
-    analyzer.analyze(["맛있어요"])  # the first run of a graph is slow: not a caller's to wait for
-    return LoadedArm(arm, analyzer)
-
-
-def load_arms(deployment: Deployment, *, threads: int) -> dict[ArmName, LoadedArm]:
-    """Load every arm of a deployment; see ``load_arm`` for the errors."""
-    return {arm.name: load_arm(arm, threads=threads) for arm in deployment.arms}
-
-
-Answer = tuple[Prediction, bytes]
-"""A prediction, and its JSON as it is sent and stored."""
-
-
-def answer_texts(analyzer: Analyzer, texts: Sequence[str]) -> list[Answer | None]:
-    """Predictions and their JSON, None where the engine failed on a text.
-
-    A text that breaks its batch is found by asking for each alone, so that it fails alone.
-    """
-    try:
-        predictions = analyzer.analyze(texts)
-    except EngineError:
-        if len(texts) == 1:
-            return [None]
-        return [answer for text in texts for answer in answer_texts(analyzer, [text])]
-    return [(one, one.model_dump_json().encode()) for one in predictions]
+    return analyzer

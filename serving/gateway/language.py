@@ -32,7 +32,7 @@ from serving.gateway.language_schemas import (
     read_generation,
     read_summary,
 )
-from serving.gateway.limits import JSON, Admission, Refusal, json_answer, read_json
+from serving.gateway.limits import JSON, Admission, Refusal, read_json
 from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.passing import masked, pass_on, unit_of_header
 from serving.gateway.record import Record
@@ -44,7 +44,6 @@ from serving.summaries import ANSWER_TOKENS, SummaryOutcome, summarise
 
 CHAT: Final = "/v1/chat/completions"
 COMPLETIONS: Final = "/v1/completions"
-MODELS: Final = "/v1/models"
 SUMMARY: Final = "/v1/summary"
 _log = logging.getLogger(__name__)
 
@@ -114,10 +113,10 @@ class LanguageGateway:
             ],
         }
 
-    def models(self) -> Response:
+    def models(self) -> list[dict[str, Any]]:
         """The arms' models, as OpenAI's API lists them; which one answers is the unit's matter."""
         created = int(self.deployment.created_at.timestamp())
-        listed = [
+        return [
             {
                 "id": arm.model_name,
                 "object": "model",
@@ -128,7 +127,6 @@ class LanguageGateway:
             }
             for arm in self.deployment.arms
         ]
-        return json_answer({"object": "list", "data": listed})
 
     async def summary(self, request: Request) -> Response:
         """Summarise a restaurant's reviews; a model that fails makes the answer ``degraded``.

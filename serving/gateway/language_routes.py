@@ -2,7 +2,7 @@
 
 from fastapi import FastAPI, Request, Response
 
-from serving.gateway.language import CHAT, COMPLETIONS, MODELS, SUMMARY, LanguageGateway
+from serving.gateway.language import CHAT, COMPLETIONS, SUMMARY, LanguageGateway
 from serving.gateway.language_schemas import (
     CHAT_EXAMPLES,
     COMPLETION_EXAMPLES,
@@ -62,7 +62,3 @@ def _add_openai(app: FastAPI, gateway: LanguageGateway) -> None:
     async def completions(request: Request) -> Response:
         """As the chat, for a model behind a server; one in this process knows only chats."""
         return await gateway.generate(request, COMPLETIONS)
-
-    @app.get(MODELS, summary="The models of the arms, as OpenAI's API lists them")
-    async def models() -> Response:
-        return gateway.models()

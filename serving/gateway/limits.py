@@ -77,7 +77,7 @@ async def read_json(request: Request, *, max_bytes: int, timeout_s: float) -> ob
         raise Refusal(
             413,
             "body_too_large",
-            f"the body is larger than {max_bytes} bytes; send fewer or shorter reviews",
+            f"the body is larger than {max_bytes} bytes; send fewer or shorter texts",
         )
     try:
         body.decode("utf-8")

@@ -6,8 +6,10 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from serving.deployment import Deployment
-from serving.language_deployment import LanguageDeployment
+from serving.deployment import Arm, Deployment
+from serving.embedding_deployment import EmbeddingDeployment
+from serving.gateway.observing import PrometheusObserver
+from serving.language_deployment import LanguageArm, LanguageDeployment
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -18,7 +20,7 @@ _LANGUAGE: Final = ("route", "arm", "status")
 class GatewayMetrics:
     """Every metric the gateway keeps."""
 
-    def __init__(self, deployments: Sequence[Deployment | LanguageDeployment]):
+    def __init__(self) -> None:
         """Make them all, so that they show zero before the first request."""
         self.registry = CollectorRegistry()
         counter = partial(Counter, namespace="matjip", registry=self.registry)
@@ -28,18 +30,26 @@ class GatewayMetrics:
         self.seconds = histogram(
             "request_seconds", "Seconds from a request's head to its answer's.", ["route"]
         )
-        self.engine_seconds = histogram("engine_seconds", "Seconds in an arm's engine.", ["arm"])
+        self.stage_seconds = histogram(
+            "stage_seconds", "Seconds of a request's stages.", ["route", "stage"]
+        )
+        self.batches = PrometheusObserver(self.registry)
+        self.embedded = counter("texts_embedded", "Texts embedded, by model.", ["model"])
+        self.swaps = counter(
+            "deployment_swaps", "Looks at deployment files, by what came of it.", ["kind", "result"]
+        )
         self.inside = gauge("requests_inside", "Analyse requests worked on or waiting.")
         self.items = counter("items", "Reviews, by arm and status.", ["arm", "status"])
         self.errors = counter("errors", "Errors, by stable code.", ["code"])
         self.rejected = counter("rejected", "Requests turned away, by code.", ["code"])
         self.exposures = counter("exposures", "Exposures committed, by arm.", ["arm"])
         self.outcomes = counter("outcomes", "Feedback, by what became of it.", ["result"])
-        served = gauge(
+        self._served = gauge(
             "deployment_share",
             "Share of the units, by arm.",
             ["arm", "model", "version", "deployment_id"],
         )
+        self._shown: dict[type[object], list[tuple[str, ...]]] = {}
         self.language = counter(
             "language_answers", "Language answers, by route, arm and status.", _LANGUAGE
         )
@@ -51,12 +61,26 @@ class GatewayMetrics:
             registry=self.registry,
             buckets=_LANGUAGE_SECONDS,
         )
-        for deployment in deployments:
-            for arm in deployment.arms:
-                served.labels(arm.name, arm.model_name, arm.version, deployment.deployment_id).set(
-                    arm.share
-                )
-                self.exposures.labels(arm.name)
+        self._embedding = gauge(
+            "embedding_deployment", "1 for the one that answers.", ["model", "deployment_id"]
+        )
+
+    def show_arms(self, deployment: Deployment | LanguageDeployment) -> None:
+        """Say who answers now; the arms that answered before are no longer shown."""
+        for labels in self._shown.pop(type(deployment), []):
+            self._served.remove(*labels)
+        shown: list[tuple[str, ...]] = []
+        arms: Sequence[Arm | LanguageArm] = deployment.arms
+        for arm in arms:
+            shown.append((arm.name, arm.model_name, arm.version, deployment.deployment_id))
+            self._served.labels(*shown[-1]).set(arm.share)
+            self.exposures.labels(arm.name)
+        self._shown[type(deployment)] = shown
+
+    def show_embedding(self, deployment: EmbeddingDeployment) -> None:
+        """Say which embedding model answers now."""
+        self._embedding.clear()
+        self._embedding.labels(deployment.model_version, deployment.deployment_id).set(1)
 
     def page(self) -> bytes:
         """The text that Prometheus scrapes."""

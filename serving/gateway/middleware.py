@@ -18,6 +18,7 @@ HEADER: Final = "X-Request-Id"
 ROUTES: Final = frozenset(
     {
         "/v1/analyze",
+        "/v1/embeddings",
         "/v1/feedback",
         "/v1/summary",
         "/v1/chat/completions",

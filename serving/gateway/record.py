@@ -17,6 +17,7 @@ from serving.gateway.limits import Refusal
 from serving.gateway.settings import ServingSettings
 
 _log = logging.getLogger(__name__)
+_LOOK_S = 1.0
 _NOT_READY = "the gateway is not ready; /ready says why"
 
 
@@ -29,6 +30,8 @@ class Record:
         self._store: ExperimentStore | None = None
         self._writer: StoreWriter | None = None
         self._reasons = ["the experiment store is not open yet"]
+        self._look: asyncio.Future[None] | None = None
+        self._silent = False
 
     async def open(self) -> None:
         """Open the store; what goes wrong becomes a reason of ``/ready``."""
@@ -41,6 +44,20 @@ class Record:
         else:
             self._writer = StoreWriter(self._store, max_waiting=self._settings.store_queue)
 
+    async def watch(self) -> None:
+        """Look at the store every second, for ever: what fails is a reason until it is mended."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if self._writer is None:
+                await self.open()
+                continue
+            if self._look is None:
+                self._look = asyncio.ensure_future(asyncio.to_thread(self._writer.look))
+            done, _ = await asyncio.wait({self._look}, timeout=_LOOK_S)
+            self._silent = not done
+            if done:
+                self._look = None
+
     async def close(self) -> None:
         """Commit what waits, and close the store."""
         if self._writer is not None:
@@ -51,7 +68,11 @@ class Record:
     def reasons(self) -> list[str]:
         """Why the gateway should get no traffic; empty if it may."""
         failure = self._writer.failure if self._writer else None
-        return [*self._reasons, *([f"the last commit failed: {failure}"] if failure else [])]
+        return [
+            *self._reasons,
+            *([f"the experiment store failed: {failure}"] if failure else []),
+            *(["the experiment store does not answer"] if self._silent and not failure else []),
+        ]
 
     def refuse_unless_open(self, *others: str) -> None:
         """Refuse a request before any work is done for it.

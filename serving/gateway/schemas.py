@@ -159,14 +159,28 @@ class LanguageReadyOut(BaseModel):
     arms: list[LanguageArmOut]
 
 
+class EmbeddingReadyOut(BaseModel):
+    """The embedding model that answers, once it is loaded."""
+
+    deployment_id: str
+    model: ModelOut
+    dimensions: int | None = None
+    engine: str | None = None
+
+
 class ReadyOut(BaseModel):
-    """Whether the gateway may get traffic, and if not, why."""
+    """Whether the gateway may get traffic, and if not, why.
+
+    A warning is none: a new deployment that could not be loaded leaves the old one answering.
+    """
 
     ready: bool
     reasons: list[str]
+    warnings: list[str] = []
     experiment_id: str | None = None
     deployment_id: str | None = None
     arms: list[ArmOut] = []
+    embedding: EmbeddingReadyOut | None = None
     language: LanguageReadyOut | None = None
 
 

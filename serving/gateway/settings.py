@@ -2,13 +2,15 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data.errors import SettingsError
+from serving.batching.settings import AdmissionSettings, BatchSettings
 
 PREFIX: Final = "MATJIP_"
+AUTO: Final = "auto"
 _TYPO_LIKENESS: Final = 0.88
 
 
@@ -27,10 +29,49 @@ class ServingSettings(BaseModel):
     )
     max_body_bytes: int = Field(default=1_048_576, ge=1_024)
     max_reviews: int = Field(default=64, ge=1, le=1_000, description="Reviews of one request.")
-    workers: int = Field(default=1, ge=1, le=64, description="Threads that run the engines.")
+    workers: int = Field(
+        default=2, ge=1, le=64, description="Batches of one model that are computed at once."
+    )
     engine_threads: int = Field(default=1, ge=1, le=256, description="Threads inside one engine.")
+    engine: str = Field(
+        default=AUTO, min_length=1, description="Of the classifiers; auto takes the tuned choice."
+    )
+    embedding_engine: str = Field(
+        default=AUTO, min_length=1, description="Of the embedding model, likewise."
+    )
+    device: Literal["cpu", "gpu"] = Field(
+        default="cpu", description="Whose free memory decides how much may be in flight."
+    )
+    reserve_mib: int = Field(
+        default=256, ge=0, description="Memory that batches leave free, on that device."
+    )
+    costs_file: str | None = Field(
+        default=None, min_length=1, description="A fitted cost model; else a cautious prior."
+    )
+    batch_tokens: int = Field(default=4_096, ge=8, description="Padded tokens of one batch.")
+    batch_wait_ms: float = Field(
+        default=5.0, ge=0, le=1_000, description="A text may wait this long for company."
+    )
+    queue_texts: int = Field(
+        default=4_096, ge=1, description="Texts of one model that may wait; more are a 429."
+    )
+    queue_s: float = Field(
+        default=10.0, gt=0, description="Seconds of work that may wait; more is a 429."
+    )
+    deadline_s: float = Field(
+        default=30.0, gt=0, description="For analysing or embedding; then the request is a 503."
+    )
     max_waiting: int = Field(
-        default=64, ge=0, description="Requests that may wait beside the ones being worked on."
+        default=512, ge=0, description="Requests that may wait beside the ones being worked on."
+    )
+    max_inputs: int = Field(default=2_048, ge=1, description="Texts of one embedding request.")
+    max_input_tokens: int = Field(
+        default=300_000, ge=1, description="Tokens of one embedding request, of all its texts."
+    )
+    reload_poll_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="How often deployment files are looked at; 0 waits for SIGHUP alone.",
     )
     store_queue: int = Field(
         default=1_024, ge=1, description="Writes that may wait for the store's next commit."
@@ -57,6 +98,20 @@ class ServingSettings(BaseModel):
     upstream_api_key: str | None = Field(
         default=None, min_length=1, repr=False, description="What those servers want, if anything."
     )
+
+    def batching(self) -> BatchSettings:
+        """How each model's texts become batches."""
+        return BatchSettings(
+            workers=self.workers,
+            max_batch_tokens=self.batch_tokens,
+            max_wait_ms=self.batch_wait_ms,
+            max_queue_texts=self.queue_texts,
+            max_queue_s=self.queue_s,
+        )
+
+    def admission(self) -> AdmissionSettings:
+        """How much of all models may be in flight."""
+        return AdmissionSettings(reserve_bytes=self.reserve_mib * 2**20)
 
 
 def read_settings(environment: Mapping[str, str]) -> ServingSettings:

@@ -3,21 +3,34 @@
 import functools
 import runpy
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
+from data.errors import EngineMemoryError
+from data.manifest import read_manifest, write_manifest
 from data.privacy import mask_text
+from serving.analyzer import Analyzer, load_analyzer
+from serving.embedder import Embedder
+from serving.embedding_deployment import EmbeddingDeployment
+from serving.embedding_folder import EMBEDDING_KIND, EmbeddingSpec, write_embedding_spec
+from serving.engines.choice import load_embedder
 from serving.gateway.app import create_app
 from serving.gateway.settings import ServingSettings
 
 FAKES = Path(__file__).parents[2] / "fake_language.py"
 IN_PROCESS = {"kind": "in_process", "folder": "/models/base"}
+EMBEDDING_WORDS = ["맛", "##있", "##어요", "별", "##로", "친절", "국물", "존맛", "대기", "!", "."]
+StartEmbedding = Callable[..., AbstractContextManager[httpx.Client]]
 StartLanguage = Callable[..., AbstractContextManager[httpx.Client]]
 
 
@@ -67,6 +80,152 @@ def vllm(fakes: Any) -> Iterator[Any]:
     """A server that speaks OpenAI's API, on loopback; ``endpoint`` is how a deployment names it."""
     with _vllm(fakes) as server:
         yield server
+
+
+class FaultyEngine:
+    """A real engine that can be told to fail: what it does is ``fault``."""
+
+    def __init__(self, engine: Any):
+        self.inside, self.fault, self.calls = engine, "", 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self.name, self.batch_invariant = "faulty", engine.batch_invariant
+        self.computes_padding = engine.computes_padding
+
+    def run(self, input_ids: Any, attention_mask: Any) -> Any:
+        self.calls += 1
+        self.gate.wait(30)
+        if self.fault == "exit":
+            self.fault = ""
+            raise SystemExit("a thread dies")
+        if self.fault == "memory" and len(input_ids) > 1:
+            raise EngineMemoryError("no room; a smaller batch may do")
+        outputs = self.inside.run(input_ids, attention_mask)
+        if self.fault == "slow":
+            time.sleep(0.05 * len(input_ids))
+        if self.fault == "nan":
+            outputs = {name: np.full_like(values, np.nan) for name, values in outputs.items()}
+        return outputs
+
+
+class FaultyTokenizer:
+    """A real tokenizer that raises on texts that say so."""
+
+    def __init__(self, tokenizer: Any):
+        self.inside = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inside, name)
+
+    def encode_batch_fast(self, texts: list[str], **options: Any) -> Any:
+        if any("토큰 오류" in text for text in texts):
+            raise RuntimeError("the tokenizer broke")
+        return self.inside.encode_batch_fast(texts, **options)
+
+    def encode_batch(self, texts: list[str], **options: Any) -> Any:
+        return self.encode_batch_fast(texts, **options)
+
+
+def write_tiny_embedding(folder: Path, seed: int, **changes: Any) -> Path:
+    """A sealed embedding folder with random weights; another seed is another model."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import ElectraConfig, ElectraModel
+
+    from serving.sentence_encoder import SentenceEncoder, save_sentence_encoder
+
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *EMBEDDING_WORDS]
+    vocab = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.add_special_tokens(tokens[:5])
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    config = ElectraConfig(
+        vocab_size=len(tokens),
+        embedding_size=16,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    )
+    save_sentence_encoder(SentenceEncoder(ElectraModel(config)), folder / "source")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    spec = {"name": "reviews", "architecture": "electra", "dimensions": 16, "max_tokens": 32}
+    write_embedding_spec(folder, EmbeddingSpec(**(spec | {"overlap_tokens": 8} | changes)))
+    write_manifest(folder, EMBEDDING_KIND, {"seed": seed})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_embeddings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two embedding models; the second's vectors may be cut short."""
+    folder = tmp_path_factory.mktemp("embeddings")
+    return [
+        write_tiny_embedding(folder / "first", 1),
+        write_tiny_embedding(folder / "second", 2, shortens=True),
+    ]
+
+
+@pytest.fixture(scope="session")
+def embedding_deployments(tiny_embeddings: list[Path]) -> list[EmbeddingDeployment]:
+    """A deployment of each of the two."""
+    return [
+        EmbeddingDeployment(
+            model_name="matjip-embedding",
+            version=str(number),
+            folder=folder,
+            manifest_digest=read_manifest(folder).digest,
+            evidence_id=f"evidence-{number}",
+            created_at=datetime(2026, 11, 22, tzinfo=UTC),
+        )
+        for number, folder in enumerate(tiny_embeddings, start=1)
+    ]
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> list[FaultyEngine]:
+    """The engines of models that are loaded from here on, in their order, each able to fail."""
+    engines: list[FaultyEngine] = []
+
+    def load(folder: Path, **options: Any) -> Embedder:
+        whole = load_embedder(folder, **options)
+        engines.append(FaultyEngine(whole.engine))
+        return Embedder(FaultyTokenizer(whole.tokenizer), engines[-1], whole.spec)
+
+    def load_other(folder: Path, **options: Any) -> Analyzer:
+        whole = load_analyzer(folder, **options)
+        engines.append(FaultyEngine(whole.engine))
+        tokenizer = FaultyTokenizer(whole.tokenizer)
+        return Analyzer(tokenizer, engines[-1], whole.spec, whole.manifest)
+
+    monkeypatch.setattr("serving.gateway.embedding_arm.load_embedder", load)
+    monkeypatch.setattr("serving.gateway.arms.load_analyzer", load_other)
+    return engines
+
+
+@pytest.fixture
+def start_embedding(
+    fakes: Any, tmp_path: Path, embedding_deployments: list[EmbeddingDeployment]
+) -> StartEmbedding:
+    """Serves the first embedding model in this process, or what ``create_app`` is told of."""
+
+    @contextmanager
+    def start(*, serve: dict[str, Any] | None = None, **settings: Any) -> Iterator[httpx.Client]:
+        app = create_app(
+            ServingSettings(store_url=f"sqlite:///{tmp_path / 'store.db'}", **settings),
+            mask=lambda text: mask_text(text)[0],
+            **(serve or {"embedding": embedding_deployments[0]}),
+        )
+        limits = httpx.Limits(max_connections=None)
+        with (
+            fakes.serve(app) as url,
+            httpx.Client(base_url=url, timeout=60, limits=limits) as client,
+        ):
+            yield client
+
+    return start
 
 
 @pytest.fixture

@@ -1,0 +1,209 @@
+"""How much may be in flight at once: a semaphore weighted by predicted bytes, its limit alive.
+
+Two limits hold together. Batches in flight stay within a latency-gradient limit, which falls when
+batches slow each other down (serving/batching/gradient.py). Their predicted bytes stay within
+
+    free + min(own - own at rest, in flight) - reserve
+
+Free memory is short of what batches in flight took already; that part is put back, or they would
+be counted twice. It is what this process grew by since it was last at rest, but never more than
+what was predicted for the batches in flight: a second model that is loaded meanwhile is no batch.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from data.errors import EngineMemoryError
+from serving.batching.gradient import GradientLimit
+from serving.batching.memory import MemorySource
+from serving.batching.observer import AdmissionState
+from serving.batching.settings import AdmissionSettings
+
+_MIB = 2**20
+
+
+@dataclass(eq=False)
+class Permit:
+    """Leave for one batch; give it back with ``Admission.release``.
+
+    Attributes:
+        bytes: predicted.
+        waited: whether it was not to be had at once.
+    """
+
+    bytes: int
+    waited: bool = False
+    released: bool = False
+
+
+@dataclass(eq=False)
+class _Waiter:
+    bytes: int
+    granted: asyncio.Future[Permit]
+
+
+class Admission:
+    """Shared by all runners of a process; used from one event loop."""
+
+    def __init__(
+        self,
+        memory: MemorySource,
+        *,
+        settings: AdmissionSettings | None = None,
+    ):
+        """Wrap a source of readings.
+
+        Args:
+            memory: of the device that the engines run on.
+            settings: limits.
+        """
+        self._settings = settings or AdmissionSettings()
+        self._memory = memory
+        self._gradient = GradientLimit(
+            first=self._settings.first_batches,
+            least=self._settings.min_batches,
+            most=self._settings.max_batches,
+            tolerance=self._settings.tolerance,
+        )
+        self._waiters: deque[_Waiter] = deque()
+        self._in_flight = 0
+        self._in_flight_bytes = 0
+        self._reading = memory()
+        self._own_at_rest = self._reading.own
+        self._read_at = time.monotonic()
+        self._timer: asyncio.TimerHandle | None = None
+        self._starved_since: float | None = None
+
+    def limit_bytes(self) -> int:
+        """Predicted bytes that may be in flight together now; negative when memory is gone."""
+        self._read()
+        grown = max(self._reading.own - self._own_at_rest, 0)
+        own = min(grown, self._in_flight_bytes)
+        return self._reading.free + own - self._settings.reserve_bytes
+
+    def state(self) -> AdmissionState:
+        """For metrics."""
+        return AdmissionState(
+            in_flight=self._in_flight,
+            in_flight_bytes=self._in_flight_bytes,
+            waiting=len(self._waiters),
+            limit_batches=self._gradient.limit,
+            limit_bytes=self.limit_bytes(),
+            free_bytes=self._reading.free,
+        )
+
+    def has_room(self, needed: int) -> bool:
+        """Whether a batch could run, now or when those in flight are done."""
+        return self._in_flight > 0 or self._fits(needed)
+
+    async def acquire(self, needed: int) -> Permit:
+        """Wait until a batch may run; first come, first served, however large.
+
+        A batch that is larger than the limit runs when nothing else does, if it fits into what is
+        free with the reserve used up.
+
+        Args:
+            needed: predicted bytes.
+
+        Raises:
+            EngineMemoryError: even alone it found no room within ``patience_s``.
+        """
+        if not self._waiters and self._fits(needed):
+            return self._grant(needed)
+        waiter = _Waiter(needed, asyncio.get_running_loop().create_future())
+        self._waiters.append(waiter)
+        self._wake()
+        try:
+            permit = await waiter.granted
+        except asyncio.CancelledError:
+            if waiter.granted.done() and not waiter.granted.cancelled():
+                with contextlib.suppress(EngineMemoryError):
+                    self.release(waiter.granted.result())
+            raise
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+                self._wake()
+        permit.waited = True
+        return permit
+
+    def release(self, permit: Permit, *, slowdown: float | None = None) -> None:
+        """Give a permit back; a second time changes nothing.
+
+        Args:
+            permit: of a batch that is done.
+            slowdown: its seconds over those of the long run, None when it failed.
+        """
+        if permit.released:
+            return
+        permit.released = True
+        if slowdown is not None:
+            self._gradient.observe(slowdown, in_flight=self._in_flight)
+        self._in_flight -= 1
+        self._in_flight_bytes -= permit.bytes
+        self._wake()
+
+    def _fits(self, needed: int) -> bool:
+        if self._in_flight == 0:
+            return needed <= self.limit_bytes() + self._settings.reserve_bytes
+        if self._in_flight >= int(self._gradient.limit):
+            return False
+        return self._in_flight_bytes + needed <= self.limit_bytes()
+
+    def _grant(self, needed: int) -> Permit:
+        self._starved_since = None
+        self._in_flight += 1
+        self._in_flight_bytes += needed
+        return Permit(needed)
+
+    def _wake(self) -> None:
+        while self._waiters:
+            first = self._waiters[0]
+            if first.granted.done():
+                self._waiters.popleft()
+            elif self._fits(first.bytes):
+                self._waiters.popleft()
+                first.granted.set_result(self._grant(first.bytes))
+            elif self._hopeless():
+                self._waiters.popleft()
+                first.granted.set_exception(self._refusal(first))
+            else:
+                self._look_again()
+                return
+
+    def _hopeless(self) -> bool:
+        """Nothing was admitted for so long that those behind need not wait as long again."""
+        if self._in_flight:
+            return False
+        now = time.monotonic()
+        if self._starved_since is None:
+            self._starved_since = now
+        return now - self._starved_since >= self._settings.patience_s
+
+    def _refusal(self, first: _Waiter) -> EngineMemoryError:
+        return EngineMemoryError(
+            f"a batch needs {first.bytes / _MIB:,.0f} MiB and {self._reading.free / _MIB:,.0f} MiB "
+            "are free with nothing else in flight; free memory, or serve shorter windows"
+        )
+
+    def _look_again(self) -> None:
+        """Memory comes back without anyone telling, so it is read while somebody waits."""
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._settings.read_interval_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._wake()
+
+    def _read(self) -> None:
+        now = time.monotonic()
+        if now - self._read_at < self._settings.read_interval_s:
+            return
+        self._reading = self._memory()
+        self._read_at = now
+        if self._in_flight == 0:
+            self._own_at_rest = self._reading.own

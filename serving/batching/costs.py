@@ -1,0 +1,283 @@
+"""What a batch costs, in bytes and seconds: fitted on the machine, followed while it serves."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data.errors import ArtifactError
+from data.manifest import write_text_atomically
+
+MIB: Final = 2**20
+Lengths = TypeVar("Lengths", float, NDArray[np.int64] | NDArray[np.float64])
+P999: Final = 0.999
+_FEWEST: Final = 8
+_Z_P999: Final = 3.090
+_Z_SURE: Final = 1.645
+_SMALLEST_MARGIN: Final = 0.02
+_SLOW: Final = 0.998
+"""What an old batch still counts for in the shape of the seconds, per batch since."""
+_FAST: Final = 0.1
+"""How far one batch moves the pace: contention comes and goes within tens of batches."""
+_SOLVE_EVERY: Final = 8
+_OUTLIER: Final = 4.0
+_SETTLED: Final = 64
+_CAP_BELOW: Final = 0.75
+_CAP_GROWTH: Final = 1.02
+
+
+class Shape(NamedTuple):
+    """What a batch is made of.
+
+    Attributes:
+        rows: windows.
+        longest: tokens of a row, padding included.
+        tokens: real ones of all rows.
+        squares: sum over the rows of their real tokens squared.
+    """
+
+    rows: int
+    longest: int
+    tokens: int
+    squares: int
+
+
+class Measurement(NamedTuple):
+    """One batch as it was measured: bytes beyond what the model holds at rest, and seconds."""
+
+    shape: Shape
+    bytes: int
+    seconds: float
+
+
+class CostFile(BaseModel):
+    """A cost model as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    computes_padding: bool
+    bytes_of: tuple[float, float, float, float] = Field(description="Per 1, row, token, square.")
+    byte_margin: float = Field(ge=1.0, description="p99.9 of measured over predicted bytes.")
+    seconds_of: tuple[float, float, float, float]
+    measured: int = Field(ge=0, description="Batches it was fitted on; 0 is a guess.")
+
+
+def shape_of(lengths: Sequence[int], multiple: int = 1) -> Shape:
+    """Shape of a batch of rows; the longest is rounded up to a multiple."""
+    longest = -(-max(lengths) // multiple) * multiple
+    return Shape(len(lengths), longest, sum(lengths), sum(length * length for length in lengths))
+
+
+class CostModel:
+    """Bytes and seconds of a batch, linear in few features, none of them negative.
+
+    Features are 1, rows, rows x longest and rows x longest squared (attention's scores) for an
+    engine that computes padding, else 1, rows, real tokens and their squares. Seconds are the
+    fitted ones times a pace that follows the last tens of batches; the fit itself follows slowly.
+    Bytes are not updated: nobody measures them while serving. What ran out of memory is a cap
+    that batches stay under, and that grows back as they succeed. Used from one thread.
+    """
+
+    def __init__(self, file: CostFile):
+        """Start from what was fitted, or guessed."""
+        self.computes_padding = file.computes_padding
+        self.measured = file.measured
+        self.pace = 1.0
+        self.cap_bytes: int | None = None
+        self._bytes_of = file.bytes_of
+        self._margin = file.byte_margin
+        self._seconds_of = file.seconds_of
+        self._gram, self._moment = _beliefs(file)
+        self._observed = 0
+
+    @classmethod
+    def unfitted(cls, *, computes_padding: bool = True) -> Self:
+        """A guess that is too much for any base-sized encoder, but learns seconds quickly."""
+        return cls(
+            CostFile(
+                computes_padding=computes_padding,
+                bytes_of=(64.0 * MIB, 16_384.0, 262_144.0, 512.0),
+                byte_margin=1.25,
+                seconds_of=(2e-3, 1e-4, 5e-4, 1e-6),
+                measured=0,
+            )
+        )
+
+    def bytes_needed(self, shape: Shape) -> int:
+        """The p99.9 upper bound of what a batch takes beyond the model itself."""
+        return math.ceil(self.bytes_likely(shape) * self._margin)
+
+    def bytes_likely(self, shape: Shape) -> float:
+        """What it takes most likely."""
+        return _dot(self._bytes_of, self._features(shape))
+
+    def seconds(self, shape: Shape) -> float:
+        """What it takes at the pace of late."""
+        return self.pace * self.base_seconds(shape)
+
+    def base_seconds(self, shape: Shape) -> float:
+        """What it takes over the long run, which a slow-down of late is measured against."""
+        return max(_dot(self._seconds_of, self._features(shape)), 1e-7)
+
+    def row_seconds(self, length: Lengths) -> tuple[float, Lengths]:
+        """(fixed, per row) seconds of batches whose rows all have a length, or several such."""
+        fixed, row, token, square = self._seconds_of
+        per_row = row + token * length + square * length * length
+        return self.pace * fixed, self.pace * per_row + 1e-9
+
+    def rows_within(self, length: Lengths, *, max_bytes: float, max_s: float) -> Lengths:
+        """Rows of a length that stay within bytes (p99.9) and predicted seconds; may be < 1."""
+        fixed, row, token, square = self._bytes_of
+        bytes_per_row = row + token * length + square * length * length + 1e-9
+        by_bytes = (max_bytes / self._margin - fixed) / bytes_per_row
+        fixed_s, per_row_s = self.row_seconds(length)
+        rows: Lengths = np.minimum(by_bytes, (max_s - fixed_s) / per_row_s)
+        return rows
+
+    @property
+    def settled(self) -> bool:
+        """Whether enough was seen to tell a slow batch from a wrong guess."""
+        return self._observed >= _SETTLED
+
+    def observe(self, shape: Shape, seconds: float) -> None:
+        """Learn from a batch that was answered."""
+        if self.cap_bytes is not None and self.bytes_needed(shape) > 0.8 * self.cap_bytes:
+            self.cap_bytes = math.ceil(self.cap_bytes * _CAP_GROWTH)
+        predicted = self.base_seconds(shape)
+        if self.settled:  # a page fault or a pause of the machine
+            seconds = min(max(seconds, predicted / _OUTLIER), predicted * _OUTLIER)
+        ratio = seconds / predicted
+        self.pace *= (ratio / self.pace) ** _FAST
+        features = np.asarray(self._features(shape)) / max(seconds, 1e-7)
+        self._gram = _SLOW * self._gram + np.outer(features, features)
+        self._moment = _SLOW * self._moment + features
+        self._observed += 1
+        if self._observed % _SOLVE_EVERY == 0:
+            before = self._seconds_of
+            self._seconds_of = _solve(self._gram, self._moment)
+            # The pace is relative to the fit: what the fit took over is not counted twice.
+            moved = _dot(self._seconds_of, self._features(shape)) / _dot(
+                before, self._features(shape)
+            )
+            if moved > 0:
+                self.pace = min(max(self.pace / moved, 0.1), 10.0)
+
+    def out_of_memory(self, shape: Shape) -> None:
+        """Keep what follows clearly smaller than a batch that did not fit."""
+        failed = math.ceil(self.bytes_needed(shape) * _CAP_BELOW)
+        self.cap_bytes = failed if self.cap_bytes is None else min(self.cap_bytes, failed)
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON, with the seconds as they are followed by now."""
+        file = CostFile(
+            computes_padding=self.computes_padding,
+            bytes_of=self._bytes_of,
+            byte_margin=self._margin,
+            seconds_of=self._seconds_of,
+            measured=self.measured,
+        )
+        write_text_atomically(path, file.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what ``save`` wrote.
+
+        Raises:
+            ArtifactError: there is none, or it is not one.
+        """
+        try:
+            return cls(CostFile.model_validate_json(path.read_bytes()))
+        except (OSError, ValidationError) as error:
+            raise ArtifactError(
+                f"{str(path)!r} is not a cost model: {error}; calibrate the engine again"
+            ) from error
+
+    def _features(self, shape: Shape) -> tuple[float, float, float, float]:
+        if self.computes_padding:
+            padded = shape.rows * shape.longest
+            return 1.0, shape.rows, padded, padded * shape.longest
+        return 1.0, shape.rows, shape.tokens, shape.squares
+
+
+def fit_costs(measurements: Sequence[Measurement], *, computes_padding: bool) -> CostModel:
+    """Fit a cost model by non-negative least squares of the relative errors.
+
+    Raises:
+        ValueError: there are too few measurements to tell the features apart.
+    """
+    if len(measurements) < _FEWEST:
+        raise ValueError(
+            f"{len(measurements)!r} measurements do not tell four features apart; measure "
+            f"{_FEWEST} or more"
+        )
+    blank = CostModel.unfitted(computes_padding=computes_padding)
+    rows = np.asarray([blank._features(each.shape) for each in measurements])  # noqa: SLF001
+    sizes = np.asarray([max(each.bytes, 1) for each in measurements], dtype=np.float64)
+    times = np.asarray([max(each.seconds, 1e-7) for each in measurements])
+    bytes_of = _fit(rows, sizes)
+    ratios = sizes / np.maximum(rows @ np.asarray(bytes_of), 1.0)
+    return CostModel(
+        CostFile(
+            computes_padding=computes_padding,
+            bytes_of=bytes_of,
+            byte_margin=upper_margin(ratios),
+            seconds_of=_fit(rows, times),
+            measured=len(measurements),
+        )
+    )
+
+
+def upper_margin(ratios: NDArray[np.float64]) -> float:
+    """p99.9 of measured over predicted, from fewer ratios than would show it.
+
+    The largest that was seen stands for 1 in n. Beyond it the tail is taken to be a normal
+    distribution's as wide as the ratios' own: its one-sided tolerance bound, which with 95%
+    confidence holds 99.9% (https://www.itl.nist.gov/div898/handbook/prc/section2/prc263.htm).
+    """
+    seen = float(np.quantile(ratios, P999))
+    count = len(ratios)
+    factor = _Z_P999 + _Z_SURE * math.sqrt(1 / count + _Z_P999**2 / (2 * (count - 1)))
+    spread = float(np.mean(ratios) + factor * np.std(ratios, ddof=1))
+    return max(1.0 + _SMALLEST_MARGIN, seen + _SMALLEST_MARGIN, spread)
+
+
+def _fit(rows: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[float, ...]:
+    relative = rows / values[:, None]
+    return _solve(relative.T @ relative, relative.sum(axis=0))
+
+
+def _solve(
+    gram: NDArray[np.float64], moment: NDArray[np.float64]
+) -> tuple[float, float, float, float]:
+    """Non-negative least squares from its normal equations, columns scaled alike."""
+    from scipy.optimize import nnls
+
+    scale = np.sqrt(np.maximum(np.diag(gram), 1e-300))
+    scaled = gram / np.outer(scale, scale) + 1e-9 * np.eye(len(gram))
+    lower = np.linalg.cholesky(scaled)
+    found, _ = nnls(lower.T, np.linalg.solve(lower, moment / scale))
+    one, row, token, square = (float(value) for value in found / scale)
+    return one, row, token, square
+
+
+def _beliefs(file: CostFile) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Normal equations that give back the file's seconds: what was fitted counts as observed."""
+    weight = min(file.measured, 200) / 4 if file.measured else 1e-3
+    gram = np.zeros((4, 4))
+    moment = np.zeros(4)
+    for rows in (1, 4, 16, 64):
+        for longest in (8, 32, 128, 512):
+            padded = rows * longest
+            features = np.asarray([1.0, rows, padded, padded * longest])
+            features = features / max(_dot(file.seconds_of, tuple(features)), 1e-7)
+            gram += weight / 4 * np.outer(features, features)
+            moment += weight / 4 * features
+    return gram, moment
+
+
+def _dot(weights: tuple[float, ...], features: tuple[float, ...]) -> float:
+    return sum(weight * feature for weight, feature in zip(weights, features, strict=True))

@@ -1,0 +1,312 @@
+"""From windows that wait to their outputs: batches are planned, admitted, run and delivered."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Generic, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.errors import EngineError, EngineMemoryError
+from serving.batching.admission import Admission
+from serving.batching.costs import CostModel, shape_of
+from serving.batching.health import Health
+from serving.batching.lengths import ArrivalRate, LengthEstimate
+from serving.batching.observer import BatchObserver
+from serving.batching.planner import Limits, first_rows, flat_tokens, nearest_rows, worth_waiting
+from serving.batching.requests import Answer, Request, Row
+from serving.batching.retries import Batch, Retries
+from serving.batching.settings import BatchSettings
+from serving.batching.waiting import WaitingRows
+from serving.batching.workers import Job, Workers
+from serving.engines.protocol import Engine, Outputs
+from serving.windows import pad
+
+_OVERDUE = 10.0
+"""A batch that takes so many times its predicted seconds is not merely slow."""
+
+
+class Computed(NamedTuple):
+    """What a worker brings back.
+
+    Attributes:
+        outputs: of the engine, a row per window.
+        finite: for each row, whether all of it is; (rows,).
+        seconds: in the engine.
+    """
+
+    outputs: Outputs
+    finite: NDArray[np.bool_]
+    seconds: float
+
+
+class Dispatcher(Generic[Answer]):
+    """Keeps the workers busy. Lives in one event loop; only ``compute`` runs elsewhere."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        pad_id: int,
+        *,
+        name: str,
+        admission: Admission,
+        costs: CostModel,
+        settings: BatchSettings,
+        observer: BatchObserver,
+        health: Health,
+        deliver: Callable[[list[Row[Answer]], Outputs], None],
+    ):
+        """Wrap what one model's batches need; ``deliver`` takes rows that were answered."""
+        self.waiting: WaitingRows[Answer] = WaitingRows()
+        self.lengths = LengthEstimate()
+        self.workers: Workers[Computed] = Workers(settings.workers, name=f"engine-{name}")
+        self._engine = engine
+        self._pad_id = pad_id
+        self._multiple = int(getattr(engine, "length_multiple", 1))
+        self._max_rows = int(getattr(engine, "max_rows", None) or settings.max_batch_rows)
+        self._name = name
+        self._admission = admission
+        self._costs = costs
+        self._settings = settings
+        self._observer = observer
+        self._deliver = deliver
+        self._arrivals = ArrivalRate()
+        self._retries: Retries[Answer] = Retries(
+            name=name, costs=costs, observer=observer, health=health
+        )
+        self._running: dict[int, Batch[Answer]] = {}
+        self._jobs: dict[int, Batch[Answer]] = {}
+        self._numbers = 0
+        self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, rows: Sequence[Row[Answer]]) -> None:
+        """Let windows wait for a batch."""
+        self.waiting.add(rows)
+        self.lengths.add([len(row.ids) for row in rows])
+        self._arrivals.add(time.monotonic(), len(rows))
+        self._wake.set()
+
+    def drop(self, request: Request[Answer]) -> None:
+        """Let go of a request's windows that have not begun."""
+        if self.waiting.drop(request):
+            self._wake.set()
+
+    @property
+    def budget(self) -> int:
+        """Tokens of a batch from which larger ones are hardly faster."""
+        return flat_tokens(
+            self._costs,
+            self.lengths.mean,
+            least=self._settings.min_batch_tokens,
+            most=self._settings.max_batch_tokens,
+        )
+
+    def queued_s(self, more_tokens: float = 0.0) -> float:
+        """Seconds until what waits and runs, and some more tokens, are done."""
+        length = max(1, round(self.lengths.mean))
+        fixed, per_row = self._costs.row_seconds(float(length))
+        rows = max(1.0, self.budget / length)
+        per_token = (fixed / rows + per_row) / length
+        running = sum(batch.shape.tokens for batch in self._running.values())
+        return (self.waiting.tokens + running + more_tokens) * per_token / self._settings.workers
+
+    def look_after_workers(self) -> None:
+        """Replace threads that are gone, and send their batches again.
+
+        Raises:
+            RuntimeError: the system gives no more threads.
+        """
+        for job in self.workers.lost(self._settings.stuck_s):
+            self._observer.worker_died(model=self._name)
+            batch = None if job is None else self._jobs.get(id(job))
+            if batch is not None and self._running.pop(batch.number, None) is not None:
+                self._release(batch)
+                self._retries.worker_died(batch)
+        self.workers.start()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Send batches for ever; cancel it to stop."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while (batch := self._next()) is not None:
+                await self._send(batch)
+
+    @property
+    def overdue_s(self) -> float:
+        """How far the batch that runs least overdue is, when every worker has one; else 0."""
+        if len(self._running) < self._settings.workers:
+            return 0.0
+        now = time.monotonic()
+        return min(
+            now - batch.sent - _OVERDUE * self._costs.seconds(batch.shape)
+            for batch in self._running.values()
+        )
+
+    def _next(self) -> Batch[Answer] | None:
+        """The next batch to send, if there is one and a worker for it."""
+        loaded = self.waiting.tokens >= self.budget
+        slots = self._settings.workers + (self._settings.prefetch if loaded else 0)
+        if len(self._running) >= slots:
+            return None
+        again = self._retries.next()
+        if again is not None and again.alone and self._running:
+            self._retries.again(again)
+            return None
+        if again is not None:
+            return again
+        oldest = self.waiting.oldest()
+        if oldest is None or (not loaded and self._wait_for_company(oldest)):
+            return None
+        return Batch(self._plan(oldest, loaded=loaded, max_bytes=self._batch_bytes()))
+
+    def _wait_for_company(self, oldest: Row[Answer]) -> bool:
+        now = time.monotonic()
+        left_s = oldest.arrived + self._settings.max_wait_ms / 1e3 - now
+        gap_s = self._arrivals.gap_s(now)
+        if not worth_waiting(self._costs, self.lengths.mean, gap_s=gap_s, left_s=left_s):
+            return False
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(max(gap_s, 2e-4), self._wake.set)
+        return True
+
+    def _batch_bytes(self) -> int:
+        limit = self._admission.limit_bytes() // self._settings.workers
+        cap = self._costs.cap_bytes
+        return limit if cap is None else min(limit, cap)
+
+    def _plan(self, oldest: Row[Answer], *, loaded: bool, max_bytes: int) -> list[Row[Answer]]:
+        """Take a batch out of what waits."""
+        limits = Limits(
+            tokens=self.budget,
+            rows=self._max_rows,
+            bytes=max_bytes,
+            seconds=self._settings.max_batch_ms / 1e3,
+            padding=self._settings.max_padding if loaded else float("inf"),
+        )
+        if self._costs.computes_padding:
+            most = min(limits.rows, limits.tokens // len(oldest.ids) + 1)
+            near, anchor = self.waiting.around(oldest, most)
+            lengths = [len(row.ids) for row in near]
+            low, high = nearest_rows(lengths, anchor, self._costs, limits, multiple=self._multiple)
+            rows = near[low:high]
+        else:
+            first = self.waiting.by_turn(limits.rows)
+            rows = first[: first_rows([len(row.ids) for row in first], self._costs, limits)]
+        self.waiting.take(rows)
+        return [row for row in rows if not row.dropped]
+
+    async def _send(self, batch: Batch[Answer]) -> None:
+        """Let a batch be run, as soon as it is admitted."""
+        if not batch.rows:
+            return
+        shape = shape_of([len(row.ids) for row in batch.rows], self._multiple)
+        try:
+            permit = await self._admission.acquire(self._costs.bytes_needed(shape))
+        except EngineMemoryError as error:
+            batch.shape = shape
+            self._retries.failed(batch, error)
+            return
+        except asyncio.CancelledError:
+            self._retries.again(batch)
+            raise
+        batch.rows = [row for row in batch.rows if not row.dropped]
+        if not batch.rows:
+            self._admission.release(permit)
+            return
+        self._numbers += 1
+        now = time.monotonic()
+        batch.number, batch.permit = self._numbers, permit
+        batch.shape = shape_of([len(row.ids) for row in batch.rows], self._multiple)
+        batch.wait_s = now - min(row.arrived for row in batch.rows)
+        batch.sent = now
+        self._running[batch.number] = batch
+        loop = asyncio.get_running_loop()
+        job: Job[Computed] = Job(
+            partial(self._compute, [row.ids for row in batch.rows], batch.shape.longest),
+            lambda result: _call(loop, self._done, batch, job, result),
+        )
+        self._jobs[id(job)] = batch
+        self.workers.submit(job)
+
+    def compute_now(self, windows: list[list[int]]) -> Outputs:
+        """Past queue and admission, in the calling thread: for a probe.
+
+        Raises:
+            EngineError: the engine failed, or answered with values that are not finite.
+        """
+        computed = self._compute(windows, shape_of(list(map(len, windows)), self._multiple).longest)
+        if not computed.finite.all():
+            raise EngineError("the engine returned NaN or infinite values for a probe")
+        return computed.outputs
+
+    def _compute(self, windows: list[list[int]], longest: int) -> Computed:
+        """In a worker's thread."""
+        input_ids, mask = pad(windows, self._pad_id, longest)
+        started = time.perf_counter()
+        outputs = self._engine.run(input_ids, mask)
+        seconds = time.perf_counter() - started
+        finite = np.ones(len(windows), dtype=np.bool_)
+        for name, values in outputs.items():
+            if len(values) != len(windows):
+                raise EngineError(
+                    f"the engine answered {len(values)!r} rows of {name!r} for {len(windows)!r} "
+                    "windows; its graph has no free batch axis: export it again"
+                )
+            finite &= np.isfinite(values.reshape(len(windows), -1)).all(axis=1)
+        return Computed(outputs, finite, seconds)
+
+    def _done(
+        self, batch: Batch[Answer], job: Job[Computed], result: Computed | BaseException
+    ) -> None:
+        self._jobs.pop(id(job), None)
+        if self._running.pop(batch.number, None) is None:
+            return  # its worker was given up, and another answers
+        if isinstance(result, BaseException):
+            self._release(batch)
+            self._retries.failed(batch, result)
+        else:
+            base_s = self._costs.base_seconds(batch.shape)
+            # While the model still learns what a batch should take, it tells no slow-down.
+            self._release(batch, result.seconds / base_s if self._costs.settled else None)
+            self._costs.observe(batch.shape, result.seconds)
+            self._answered(batch, result)
+        self._wake.set()
+
+    def _release(self, batch: Batch[Answer], slowdown: float | None = None) -> None:
+        if batch.permit is not None:
+            self._admission.release(batch.permit, slowdown=slowdown)
+            self._observer.admission(state=self._admission.state())
+
+    def _answered(self, batch: Batch[Answer], result: Computed) -> None:
+        shape = batch.shape
+        padded = shape.rows * shape.longest if self._costs.computes_padding else shape.tokens
+        self._observer.batch_done(
+            model=self._name,
+            rows=shape.rows,
+            tokens=shape.tokens,
+            padded_tokens=padded,
+            wait_s=batch.wait_s,
+            seconds=result.seconds,
+        )
+        rows, outputs = batch.rows, result.outputs
+        if not result.finite.all():
+            bad = [row for row, fine in zip(rows, result.finite, strict=True) if not fine]
+            rows = [row for row, fine in zip(rows, result.finite, strict=True) if fine]
+            outputs = {name: values[result.finite] for name, values in outputs.items()}
+            self._retries.not_finite(bad, alone=shape.rows == 1)
+        if rows:
+            self._deliver(rows, outputs)
+
+
+def _call(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *values: object) -> None:
+    """From a worker's thread; a loop that is closed meanwhile wants no answer."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(call, *values)

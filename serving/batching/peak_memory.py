@@ -1,0 +1,86 @@
+"""The most memory that one call takes beyond what is held before it: on a CPU, or a GPU."""
+
+import ctypes
+import gc
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Literal
+
+import psutil
+
+PeakSource = Literal["VmHWM", "sampled", "torch", "NVML"]
+PROC: Final = Path("/proc/self")
+_RESET_PEAK: Final = "5"
+_SAMPLE_S: Final = 5e-4
+Call = Callable[[], object]
+
+
+def host_peak(call: Call) -> tuple[int, PeakSource]:
+    """Bytes that a call took at most, exact where Linux lets the high-water mark be reset.
+
+    Memory that was freed before is given back to the system first, or the call would seem to take
+    less by using it again.
+    """
+    gc.collect()
+    with suppress(OSError, AttributeError):  # only glibc has it
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    try:
+        (PROC / "clear_refs").write_text(_RESET_PEAK, encoding="ascii")
+    except OSError:
+        return _sampled(call, lambda: int(psutil.Process().memory_info().rss)), "sampled"
+    before = _status("VmRSS")
+    call()
+    return max(_status("VmHWM") - before, 0), "VmHWM"
+
+
+def gpu_peak(call: Call) -> tuple[int, PeakSource]:
+    """Bytes of the current GPU that a call took at most.
+
+    Torch's allocator says it exactly; what other libraries take is sampled by NVML.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = int(torch.cuda.memory_allocated())
+        call()
+        torch.cuda.synchronize()
+        return max(int(torch.cuda.max_memory_allocated()) - before, 0), "torch"
+    from serving.batching.memory import GpuMemory
+
+    memory = GpuMemory()
+    whole = memory().free
+    return _sampled(call, lambda: whole - memory().free), "NVML"
+
+
+def _sampled(call: Call, used: Callable[[], int]) -> int:
+    before = most = used()
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.is_set():
+            most = max(most, used())
+            time.sleep(_SAMPLE_S)
+
+    watcher = threading.Thread(target=watch, name="peak-memory", daemon=True)
+    watcher.start()
+    try:
+        call()
+    finally:
+        done.set()
+        watcher.join()
+    return max(most - before, 0)
+
+
+def _status(field: str) -> int:
+    """A size from /proc/self/status, in bytes."""
+    for line in (PROC / "status").read_text(encoding="ascii").splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * 1024
+    raise OSError(f"/proc/self/status has no {field!r}; this Linux cannot tell a process's memory")

@@ -1,0 +1,59 @@
+"""The embedding model of a deployment, loaded and checked, behind its runner."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from data.errors import ArtifactError
+from data.manifest import read_manifest
+from serving.batching.runner import BatchRunner
+from serving.embedder import Embedder
+from serving.embedding_deployment import EmbeddingDeployment
+from serving.embedding_folder import EMBEDDING_KIND
+from serving.engines.choice import load_embedder
+from serving.gateway.embedding_model import Embedded, EmbeddingModel
+from serving.gateway.live import Live
+from serving.gateway.settings import AUTO, ServingSettings
+from serving.gateway.sharing import Shared
+
+_WARM_UP: Final = "맛있어요"
+
+
+@dataclass(frozen=True)
+class LoadedEmbedder:
+    """An embedding model in memory."""
+
+    deployment: EmbeddingDeployment
+    model: EmbeddingModel
+    runner: BatchRunner[Embedded]
+
+    @property
+    def model_version(self) -> str:
+        """What callers and metrics know the model by."""
+        return self.deployment.model_version
+
+
+async def load_embedding(
+    deployment: EmbeddingDeployment, shared: Shared
+) -> Live[EmbeddingDeployment, LoadedEmbedder]:
+    """Load a deployment's model, start its runner, and have it answer once.
+
+    Raises:
+        ArtifactError: a file is missing or altered, or it is another model than was deployed.
+        EngineError: the engine cannot load the model, or does not answer.
+    """
+    model = EmbeddingModel(await asyncio.to_thread(_load, deployment, shared.settings))
+    runner = await shared.start_runner(model, name=deployment.model_version, warm_up=_WARM_UP)
+    return Live(deployment, {"champion": LoadedEmbedder(deployment, model, runner)})
+
+
+def _load(deployment: EmbeddingDeployment, settings: ServingSettings) -> Embedder:
+    found = read_manifest(deployment.folder, EMBEDDING_KIND).digest
+    if found != deployment.manifest_digest:
+        raise ArtifactError(
+            f"embedding model {deployment.model_version}: {str(deployment.folder)!r} holds the "
+            f"model {found[:12]!r}, the deployment names {deployment.manifest_digest[:12]!r}; "
+            "deploy again"
+        )
+    engine = None if settings.embedding_engine == AUTO else settings.embedding_engine
+    return load_embedder(deployment.folder, engine=engine, threads=settings.engine_threads)

@@ -1,0 +1,105 @@
+"""The reviews of one analyse request: what came, what was answered, what the caller is told."""
+
+import hashlib
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+from pydantic import ValidationError
+
+from serving.deployment import Arm, Deployment
+from serving.experiments.assignment import arm_of, unit_hash
+from serving.experiments.store import Exposure
+from serving.gateway.limits import Refusal
+from serving.gateway.schemas import AnalyzeIn, ItemError, first_problem, read_item
+
+ENGINE_FAILED: Final = ItemError(
+    code="engine_failed", message="the model could not answer this review; send it again"
+)
+
+
+@dataclass(slots=True)
+class Item:
+    """One review on its way through the gateway.
+
+    Attributes:
+        prediction: its JSON, as it is sent and stored.
+    """
+
+    review_id: str | None
+    text: str = ""
+    unit: str = ""
+    arm: Arm | None = None
+    prediction: bytes | None = None
+    error: ItemError | None = None
+
+
+def read_items(body: object, request_id: str, *, max_reviews: int) -> list[tuple[Any, str]]:
+    """Each review as it came, and the unit that holds where it names none.
+
+    Raises:
+        Refusal: 422, the envelope is wrong.
+    """
+    try:
+        envelope = AnalyzeIn.model_validate(body)
+    except ValidationError as error:
+        field, message = first_problem(error)
+        raise Refusal(422, "invalid_request", message, field=field) from error
+    if len(envelope.reviews) > max_reviews:
+        raise Refusal(
+            422,
+            "too_many_reviews",
+            f"reviews: {len(envelope.reviews)} in one request; send at most {max_reviews}",
+            field="reviews",
+        )
+    unit = envelope.unit or request_id
+    return [(raw, unit) for raw in envelope.reviews]
+
+
+def assign(raw: object, default_unit: str, deployment: Deployment) -> Item:
+    """A review with its unit and arm, or with what is wrong with it; its text is not masked yet."""
+    review = read_item(raw)
+    if isinstance(review, ItemError):
+        given = raw.get("review_id") if isinstance(raw, dict) else None
+        return Item(given if isinstance(given, str) else None, error=review)
+    unit = unit_hash(deployment.salt, review.unit or default_unit)
+    return Item(review.review_id, text=review.text, unit=unit, arm=arm_of(deployment, unit))
+
+
+def exposure(
+    item: Item, number: int, *, request_id: str, deployment: Deployment, latency_ms: float
+) -> Exposure | None:
+    """What the store keeps of an item; None where nothing was answered."""
+    if item.arm is None or item.prediction is None:
+        return None
+    return Exposure(
+        request_id=request_id,
+        item=number,
+        experiment_id=deployment.experiment_id,
+        deployment_id=deployment.deployment_id,
+        unit=item.unit,
+        arm=item.arm.name,
+        model_version=f"{item.arm.model_name}/{item.arm.version}",
+        text_sha256=hashlib.sha256(item.text.encode()).hexdigest(),
+        prediction=item.prediction,
+        latency_ms=latency_ms,
+        created_at_us=time.time_ns() // 1000,
+    )
+
+
+def result(item: Item, number: int, request_id: str) -> dict[str, Any]:
+    """What the caller is told of an item."""
+    arm = item.arm
+    said: dict[str, Any] = {
+        "status": "ok" if item.prediction else "error",
+        "request_id": request_id,
+        "item": number,
+        "review_id": item.review_id,
+        "arm": arm.name if arm else None,
+        "model": {"name": arm.model_name, "version": arm.version} if arm else None,
+    }
+    if item.prediction:
+        return said | {"prediction": orjson.Fragment(item.prediction)}
+    error = item.error or ENGINE_FAILED
+    return said | {"error": error.model_dump(exclude_none=True)}

@@ -1,0 +1,156 @@
+"""What answers now, and how another takes its place while requests come in.
+
+A deployment is loaded, checked and warmed up beside the one at work; then one assignment makes it
+the one that new requests meet. Requests that already hold the old one finish on it, after which its
+runners drain. A deployment that cannot be loaded changes nothing but a warning.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from data.errors import MatjipError
+from serving.batching.runner import BatchRunner
+from serving.deployment import AnyDeployment, ArmName
+
+_log = logging.getLogger(__name__)
+SwapResult = Literal["swapped", "unchanged", "refused"]
+
+
+class Running(Protocol):
+    """What every kind of arm has once it is loaded."""
+
+    @property
+    def model_version(self) -> str:
+        """What messages call the model by."""
+
+    @property
+    def runner(self) -> BatchRunner[Any]:
+        """What its texts go through."""
+
+
+AnyArm = TypeVar("AnyArm", bound=Running)
+
+
+class Live(Generic[AnyDeployment, AnyArm]):
+    """A deployment with its arms in memory, and how many requests hold it."""
+
+    def __init__(self, deployment: AnyDeployment, arms: Mapping[ArmName, AnyArm]):
+        """Hold arms whose runners have started."""
+        self.deployment = deployment
+        self.arms = arms
+        self._users = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep it from being retired; a request holds one for as long as it lasts."""
+        self._users += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._idle.set()
+
+    async def retire(self, timeout_s: float) -> None:
+        """Wait until nobody holds it, then drain its runners; no later than in ``timeout_s``."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        try:
+            async with asyncio.timeout_at(end):
+                await self._idle.wait()
+        except TimeoutError:
+            _log.warning(
+                "%d requests still hold deployment %s after %s s",
+                self._users,
+                self.deployment.deployment_id,
+                timeout_s,
+            )
+        left_s = max(end - loop.time(), 0.1)
+        await asyncio.gather(*(arm.runner.drain(left_s) for arm in self.arms.values()))
+
+
+class Stage(Generic[AnyDeployment, AnyArm]):
+    """The one place where a kind of model is at work. Used from one event loop."""
+
+    def __init__(
+        self,
+        load: Callable[[AnyDeployment], Awaitable[Live[AnyDeployment, AnyArm]]],
+        *,
+        retire_s: float,
+        swapped: Callable[[AnyDeployment], None],
+    ):
+        """Nothing answers yet.
+
+        Args:
+            load: a deployment to arms that have started and answered once; raises MatjipError.
+            retire_s: how long a deployment that was replaced may take to finish.
+            swapped: told of every deployment that new requests meet.
+        """
+        self._load = load
+        self._retire_s = retire_s
+        self._swapped = swapped
+        self._live: Live[AnyDeployment, AnyArm] | None = None
+        self._reasons = ["the gateway is starting"]
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._one_at_a_time = asyncio.Lock()
+        self.warning: str | None = None
+
+    @property
+    def live(self) -> Live[AnyDeployment, AnyArm] | None:
+        """What a request that begins now is answered by; ``hold`` it, and look only once."""
+        return self._live
+
+    async def start(self, deployment: AnyDeployment) -> None:
+        """Load the first deployment; what goes wrong becomes a reason of ``/ready``."""
+        try:
+            self._live = await self._load(deployment)
+        except MatjipError as error:
+            _log.error("not ready: %s", error)
+            self._reasons = [str(error)]
+        else:
+            self._reasons = []
+            self._swapped(deployment)
+
+    async def swap(self, read: Callable[[], AnyDeployment]) -> SwapResult:
+        """Put another deployment to work; what goes wrong becomes a warning, and the old stays.
+
+        Args:
+            read: the other deployment; raises MatjipError.
+        """
+        async with self._one_at_a_time:
+            old = self._live
+            try:
+                deployment = await asyncio.to_thread(read)
+                if old and old.deployment.deployment_id == deployment.deployment_id:
+                    self.warning = None
+                    return "unchanged"
+                new = await self._load(deployment)
+            except MatjipError as error:
+                _log.error("the new deployment is not served: %s", error)
+                self.warning = f"the new deployment is not served: {error}"
+                return "refused"
+            self._live, self._reasons, self.warning = new, [], None
+            self._swapped(deployment)
+            _log.info("deployment %s answers now", deployment.deployment_id)
+            if old is not None:
+                retiring = asyncio.create_task(old.retire(self._retire_s))
+                self._retiring.add(retiring)
+                retiring.add_done_callback(self._retiring.discard)
+            return "swapped"
+
+    def reasons(self) -> list[str]:
+        """Why it cannot answer now; empty if it can."""
+        arms = self._live.arms.values() if self._live else ()
+        said = (f"{arm.model_version}: {why}" for arm in arms for why in arm.runner.reasons())
+        return [*self._reasons, *said]
+
+    async def stop(self) -> None:
+        """Finish what runs, of what was replaced as well."""
+        live = [self._live.retire(self._retire_s)] if self._live else []
+        await asyncio.gather(*live, *self._retiring)

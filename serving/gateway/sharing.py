@@ -1,0 +1,77 @@
+"""What every runner of the process shares: one admission, one set of limits, one observer."""
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from data.errors import EngineError
+from serving.batching.admission import Admission
+from serving.batching.costs import CostModel
+from serving.batching.memory import GpuMemory, HostMemory
+from serving.batching.runner import BatchRunner
+from serving.gateway.metrics import GatewayMetrics
+from serving.gateway.settings import ServingSettings
+from serving.text_model import TextModel
+
+Answer = TypeVar("Answer")
+_WARM_UP_S: Final = 120.0
+
+
+class Shared:
+    """Makes runners that know of each other. Used from one event loop."""
+
+    def __init__(self, settings: ServingSettings, metrics: GatewayMetrics):
+        """Read how much memory there is.
+
+        Raises:
+            EngineError: the GPU's memory cannot be read.
+        """
+        self.settings = settings
+        self.metrics = metrics
+        self.admission = Admission(
+            GpuMemory() if settings.device == "gpu" else HostMemory(),
+            settings=settings.admission(),
+        )
+
+    async def start_runner(
+        self, model: TextModel[Answer], *, name: str, warm_up: str
+    ) -> BatchRunner[Answer]:
+        """A runner that has answered once: an engine's first run is slow, and no caller's to wait.
+
+        Args:
+            model: loaded.
+            name: of the runner, in metrics and messages.
+            warm_up: a text.
+
+        Raises:
+            EngineError: the model does not answer.
+        """
+        runner = BatchRunner(
+            model,
+            name=name,
+            admission=self.admission,
+            costs=self._costs(model),
+            settings=self.settings.batching(),
+            observer=self.metrics.batches,
+        )
+        await runner.start()
+        self.metrics.batches.show(name)
+        (answer,) = await runner.answer([warm_up], timeout_s=_WARM_UP_S)
+        if isinstance(answer, EngineError):
+            await runner.drain(0.0)
+            raise answer
+        return runner
+
+    def measure(self) -> None:
+        """Bring the metrics of admission up to now: without batches nobody else does."""
+        self.metrics.batches.admission(state=self.admission.state())
+
+    def _costs(self, model: TextModel[Any]) -> CostModel:
+        if self.settings.costs_file is not None:
+            return CostModel.load(Path(self.settings.costs_file))
+        return CostModel.unfitted(computes_padding=model.engine.computes_padding)
+
+    async def close(self, runners: Iterable[BatchRunner[Any]]) -> None:
+        """Stop runners that nobody has asked yet."""
+        await asyncio.gather(*(runner.drain(0.0) for runner in runners))
