@@ -4,6 +4,7 @@ Lengths go in as they are: rounding them up to a multiple of 4, 8 or 16 costs 2%
 a shape seen for the first time costs next to nothing.
 """
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -105,7 +106,7 @@ def import_openvino() -> ModuleType:
     if fresh:
         sys.modules[converter] = None  # type: ignore[assignment]  # Python's way to say: not here
     try:
-        import openvino
+        return importlib.import_module("openvino")
     except ImportError as error:
         raise EngineError(
             "openvino is not installed; run `make setup`, which installs locks/main.txt"
@@ -113,7 +114,6 @@ def import_openvino() -> ModuleType:
     finally:
         if fresh:
             del sys.modules[converter]
-    return openvino
 
 
 def _compile(
