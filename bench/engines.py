@@ -1,0 +1,225 @@
+"""Every engine × plan of batches in one interleaved run: real tokens a second of one core.
+
+Each engine runs the same texts by each plan. They take turns batch by batch, so that whatever else
+the machine does slows all of them alike, and what is counted is processor time. Quality stands
+beside the speed: cosines and nearest neighbours of the published MiniLM in the same engine, against
+its own fp32.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from tokenizers import Tokenizer
+
+from bench.corpus import SEED, draw_lengths, fit_texts, korean_sentences, quality_texts
+from bench.gemm import measure_gemm
+from bench.models import SHAPE, embedding_folder
+from data.errors import MatjipError
+from data.manifest import write_json
+from serving.batching.planner import plan_batches
+from serving.embedder import Embedder
+from serving.embedding_folder import read_embedding_spec
+from serving.engines.choice import engines_of, load_embedder
+from serving.engines.protocol import Engine, Floats, TokenIds
+from serving.engines.pytorch import PytorchEngine
+from serving.sentence_encoder import load_sentence_encoder
+from serving.windows import pad
+from training.retrieval_parity import measure_retrieval
+
+BASELINE: Final = "torch-fp32-padded"
+"""torch in fp32 as transformers runs it, every batch padded to its longest text."""
+NAIVE: Final = "naive"
+NAIVE_ROWS: Final = 32
+BUDGET: Final = 1024
+LARGE_BUDGET: Final = 4096
+"""For engines that leave padding out: a larger batch costs them nothing but memory."""
+TEXTS: Final = 128
+Batch = tuple[TokenIds, TokenIds]
+
+
+def operations_per_token() -> float:
+    """Operations of the encoder's matrix products with weights, for one token.
+
+    Attention's own products, 1% of them at these lengths, are left out.
+    """
+    hidden, inner = SHAPE["hidden_size"], SHAPE["intermediate_size"]
+    return 2.0 * SHAPE["num_hidden_layers"] * (4 * hidden * hidden + 2 * hidden * inner)
+
+
+def speed_texts(count: int, *, seed: int = SEED) -> list[str]:
+    """Korean texts with the lengths of reviews in the timed model's tokens."""
+    tokenizer = Tokenizer.from_file(str(embedding_folder("electra-base") / "tokenizer.json"))
+    lengths = draw_lengths(count, seed=seed)
+    return list(fit_texts(korean_sentences(seed=seed), lengths, tokenizer))
+
+
+def embedder_named(name: str, folder: Path) -> Embedder:
+    """An engine of the folder on one thread, or the baseline."""
+    if name != BASELINE:
+        return load_embedder(folder, engine=name, threads=1)
+    spec = read_embedding_spec(folder)
+    model = load_sentence_encoder(folder / "source", pooling=spec.pooling, normalize=spec.normalize)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return Embedder(tokenizer, PytorchEngine(model, threads=1), spec)
+
+
+def plans_of(windows: Sequence[Sequence[int]], pad_id: int) -> dict[str, list[Batch]]:
+    """The batches of each plan: arrival order by 32, and sorted within a budget of tokens."""
+    naive = [
+        pad(windows[start : start + NAIVE_ROWS], pad_id)
+        for start in range(0, len(windows), NAIVE_ROWS)
+    ]
+    lengths = [len(window) for window in windows]
+    return {NAIVE: naive} | {
+        f"sorted {budget}": [
+            pad([windows[row] for row in rows], pad_id) for rows in plan_batches(lengths, budget)
+        ]
+        for budget in (BUDGET, LARGE_BUDGET)
+    }
+
+
+def padding_of(batches: Sequence[Batch]) -> float:
+    """Padded over real tokens."""
+    return sum(mask.size for _, mask in batches) / sum(int(mask.sum()) for _, mask in batches)
+
+
+@dataclass
+class Pass:
+    """One engine going through one plan's batches, as often as there is time."""
+
+    engine: Engine
+    plan: str
+    batches: list[Batch]
+    batch_s: list[float] = field(default_factory=list)
+    batch_tokens: list[int] = field(default_factory=list)
+
+    def step(self, turn: int) -> None:
+        """Run the turn's batch."""
+        ids, mask = self.batches[turn % len(self.batches)]
+        began = time.process_time()
+        self.engine.run(ids, mask)
+        self.batch_s.append(time.process_time() - began)
+        self.batch_tokens.append(int(mask.sum()))
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Real tokens per second of processor time."""
+        return sum(self.batch_tokens) / sum(self.batch_s)
+
+
+def run_interleaved(passes: Sequence[Pass], *, until: Callable[[], bool], rounds: int) -> None:
+    """Let all take turns: at least one whole pass each, then more until it is time to stop.
+
+    A plan of few batches goes through them evenly spread over a round, so that all end together.
+    """
+    for number in range(rounds):
+        if number and until():
+            return
+        longest = max(len(each.batches) for each in passes)
+        for turn in range(longest):
+            for each in passes:
+                first, last = (len(each.batches) * (turn + i) // longest for i in (0, 1))
+                for batch in range(first, last):
+                    each.step(batch)
+
+
+def quality_of(reference: Floats, embedder: Embedder, texts: Sequence[str]) -> dict[str, float]:
+    """Cosines and nearest neighbours against fp32's vectors of the same texts."""
+    parity = measure_retrieval(reference, embedder.embed(texts))
+    return dict(parity.model_dump())
+
+
+def passes_of(name: str, embedder: Embedder, plans: dict[str, list[Batch]]) -> dict[str, Pass]:
+    """One pass per plan that means something to the engine."""
+    wanted = {NAIVE, f"sorted {BUDGET}"}
+    if not embedder.engine.computes_padding:
+        wanted.add(f"sorted {LARGE_BUDGET}")
+    return {
+        f"{name} / {plan}": Pass(embedder.engine, plan, batches)
+        for plan, batches in plans.items()
+        if plan in wanted
+    }
+
+
+def measure_engines(*, budget_s: float, texts: int = TEXTS) -> dict[str, Any]:
+    """Speed of every engine × plan, and each engine's quality.
+
+    Args:
+        budget_s: for the interleaved passes; the first round is always finished.
+        texts: that each pass goes through.
+    """
+    gemm = measure_gemm()
+    folder = embedding_folder("electra-base")
+    corpus = speed_texts(texts)
+    names = [BASELINE, *engines_of(folder)]
+    passes: dict[str, Pass] = {}
+    failures: dict[str, str] = {}
+    plans: dict[str, list[Batch]] = {}
+    for name in names:
+        try:
+            embedder = embedder_named(name, folder)
+            plans = plans or plans_of(embedder.windows(corpus).ids, embedder.pad_id)
+            embedder.engine.run(*plans[NAIVE][0])  # the first call prepares weights
+        except MatjipError as error:
+            failures[name] = str(error)
+            continue
+        passes |= passes_of(name, embedder, plans)
+    ends = time.monotonic() + budget_s
+    run_interleaved(list(passes.values()), until=lambda: time.monotonic() > ends, rounds=5)
+    speeds = {key: each.tokens_per_s for key, each in passes.items()}
+    baseline = speeds[f"{BASELINE} / {NAIVE}"]
+    operations = operations_per_token()
+    return {
+        "gemm": gemm,
+        "texts": {
+            "count": texts,
+            "mean_tokens": sum(map(_tokens, plans[NAIVE])) / texts,
+            "padding": {plan: padding_of(batches) for plan, batches in plans.items()},
+        },
+        "operations_per_token": operations,
+        "rows": [
+            {
+                "engine": key.split(" / ")[0],
+                "library": passes[key].engine.name,
+                "plan": passes[key].plan,
+                "tokens_per_s": speed,
+                "ratio": speed / baseline,
+                "int8_gemm_share": speed * operations / 1e9 / gemm["peaks"]["int8"],
+                "batches": len(passes[key].batch_s),
+            }
+            for key, speed in speeds.items()
+        ],
+        "failures": failures,
+    }
+
+
+def measure_quality() -> dict[str, Any]:
+    """Each engine of MiniLM against its own fp32."""
+    folder = embedding_folder("minilm")
+    texts = quality_texts()
+    reference = embedder_named(BASELINE, folder).embed(texts)
+    answer: dict[str, Any] = {}
+    for name in engines_of(folder):
+        try:
+            answer[name] = quality_of(reference, embedder_named(name, folder), texts)
+        except MatjipError as error:
+            answer[name] = {"failure": str(error)}
+    return answer
+
+
+def _tokens(batch: Batch) -> int:
+    return int(batch[1].sum())
+
+
+def main(out: str, budget_s: str) -> None:
+    """Measure, and write what was measured."""
+    quality = measure_quality()
+    write_json(Path(out), measure_engines(budget_s=float(budget_s)) | {"quality": quality})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

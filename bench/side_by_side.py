@@ -1,0 +1,242 @@
+"""matjip, sentence-transformers and infinity on the same texts: whole path, from texts to vectors.
+
+Each contestant is a process of its own, in its own environment, on one thread. All are started,
+then take turns round by round, and are compared by processor time, tokenising included. infinity is
+called from Python, without its HTTP server, which is to its favour; matjip goes through the runner
+that the gateway uses. text-embeddings-inference is a Rust server that no Python package brings, so
+it is not here.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+
+from bench.competitor_worker import ONNX_INT8, OPENVINO_INT8
+from bench.corpus import quality_texts
+from bench.engines import speed_texts
+from bench.models import cache_folder, embedding_folder
+from data.manifest import write_json
+from training.retrieval_parity import measure_retrieval
+
+ROOT: Final = Path(__file__).parents[1]
+WORKER: Final = ROOT / "bench" / "competitor_worker.py"
+TEXTS: Final = 96
+ROUNDS: Final = 3
+_WARM_UP: Final = 32
+"""Texts of the first call, on which a contestant also chooses its batch size."""
+OWN: Final = "matjip"
+SENTENCE_TRANSFORMERS: Final = "sentence-transformers"
+INFINITY: Final = "infinity"
+ENVIRONMENT: Final = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
+    "PYTHONPATH": str(ROOT),
+}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One library in one setting.
+
+    Attributes:
+        who: whose it is.
+        name: the setting.
+        environment: under the cache folder, or "" for matjip's own.
+        folder: under a model's folder: what it reads.
+        settings: for the worker.
+        int8: whether it computes in int8.
+    """
+
+    who: str
+    name: str
+    environment: str
+    folder: str
+    settings: dict[str, str]
+    int8: bool = False
+
+    def command(self, model: str) -> list[str]:
+        """What starts it."""
+        if self.who == OWN:
+            folder = embedding_folder(model)
+            return [sys.executable, "-m", "bench.own_worker", str(folder), self.settings["engine"]]
+        python = cache_folder() / self.environment / "bin" / "python"
+        folder = cache_folder() / "models" / model / self.folder
+        return [str(python), str(WORKER), self.who, str(folder), json.dumps(self.settings)]
+
+
+def competitors() -> list[Contestant]:
+    """Every setting of theirs that may be the fastest on a CPU."""
+    st, onnx = "sentence-transformers", "sentence-transformers-onnx"
+    rows = (
+        (st, "torch fp32", st, "source", {"backend": "torch"}),
+        (st, "torch bf16", st, "source", {"backend": "torch", "torch_dtype": "bfloat16"}),
+        (st, "ONNX int8", onnx, "onnx", {"backend": "onnx", "file_name": ONNX_INT8}),
+        (
+            st,
+            "OpenVINO int8",
+            st,
+            "openvino",
+            {"backend": "openvino", "file_name": OPENVINO_INT8},
+        ),
+        (INFINITY, "torch fp32", INFINITY, "source", {"engine": "torch", "dtype": "float32"}),
+        (INFINITY, "torch bf16", INFINITY, "source", {"engine": "torch", "dtype": "bfloat16"}),
+        (INFINITY, "torch int8", INFINITY, "source", {"engine": "torch", "dtype": "int8"}),
+        (
+            INFINITY,
+            "optimum int8",
+            INFINITY,
+            "onnx-infinity",
+            {"engine": "optimum", "pooling_method": "mean"},
+        ),
+    )
+    return [Contestant(*row, int8="int8" in row[1]) for row in rows]
+
+
+class Running:
+    """A contestant that has been started."""
+
+    def __init__(self, contestant: Contestant, model: str):
+        """Start it; it loads its model meanwhile."""
+        self.contestant = contestant
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed with the process
+        self._process = subprocess.Popen(
+            contestant.command(model),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | ENVIRONMENT,
+        )
+
+    def __enter__(self) -> Self:
+        """As it is."""
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+
+    def ask(self, texts: Sequence[str], vectors: Path | None = None) -> dict[str, float]:
+        """Let it embed texts; its seconds, and its vectors into a file.
+
+        Raises:
+            RuntimeError: it ended; the message has the last of what it said.
+        """
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        line = json.dumps({"texts": list(texts), "vectors": str(vectors) if vectors else None})
+        try:
+            stdin.write(line + "\n")
+            stdin.flush()
+            answer = stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            self._log.seek(0)
+            raise RuntimeError(
+                f"{self.contestant.who} {self.contestant.name} ended: {self._log.read()[-600:]}; "
+                "run `make bench-setup`, which installs it"
+            )
+        return dict(json.loads(answer))
+
+
+def measure_quality(contestants: Sequence[Contestant], folder: Path) -> dict[str, Any]:
+    """MiniLM in every setting, against sentence-transformers in fp32; one process at a time."""
+    texts = quality_texts()
+    reference = None
+    answer: dict[str, Any] = {}
+    for contestant in contestants:
+        path = folder / "vectors.npy"
+        try:
+            with Running(contestant, "minilm") as running:
+                running.ask(texts[:_WARM_UP])
+                running.ask(texts, path)
+        except RuntimeError as error:
+            answer[key_of(contestant)] = {"failure": str(error)}
+            continue
+        vectors = np.load(path)
+        reference = vectors if reference is None else reference
+        answer[key_of(contestant)] = measure_retrieval(reference, vectors).model_dump()
+    return answer
+
+
+def measure_speed(
+    contestants: Sequence[Contestant], texts: Sequence[str], *, rounds: int
+) -> dict[str, Any]:
+    """All take turns; processor and wall seconds of every round."""
+    answer: dict[str, Any] = {}
+    started = [Running(contestant, "electra-base") for contestant in contestants]
+    try:
+        for number in range(rounds + 1):
+            for running in started:
+                row = answer.setdefault(key_of(running.contestant), {"cpu_s": [], "wall_s": []})
+                if "failure" in row:
+                    continue
+                try:
+                    # The first round loads, warms up and chooses the batch size.
+                    seconds = running.ask(texts if number else texts[:_WARM_UP])
+                except RuntimeError as error:
+                    row["failure"] = str(error)
+                    continue
+                if number:
+                    row["cpu_s"].append(seconds["cpu_s"])
+                    row["wall_s"].append(seconds["wall_s"])
+                    row["batch_size"] = seconds["batch_size"]
+    finally:
+        for running in started:
+            running.__exit__(None, None, None)
+    return answer
+
+
+def key_of(contestant: Contestant) -> str:
+    """What a contestant is called in tables."""
+    return f"{contestant.who} {contestant.name}"
+
+
+def main(out: str, own_engines: str, rounds: str = str(ROUNDS)) -> None:
+    """Measure our engines (names with commas) and theirs, and write what was measured."""
+    own = [
+        Contestant(OWN, name, "", "", {"engine": name}, int8="int8" in name)
+        for name in own_engines.split(",")
+    ]
+    everyone = [*competitors(), *own]
+    with tempfile.TemporaryDirectory() as folder:
+        quality = measure_quality(everyone, Path(folder))
+    texts = speed_texts(TEXTS)
+    speed = measure_speed(everyone, texts, rounds=int(rounds))
+    rows = [
+        {
+            "who": contestant.who,
+            "name": contestant.name,
+            "int8": contestant.int8,
+            "quality": quality[key_of(contestant)],
+            **speed[key_of(contestant)],
+        }
+        for contestant in everyone
+    ]
+    write_json(Path(out), {"texts": len(texts), "rows": rows})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
