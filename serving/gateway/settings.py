@@ -34,7 +34,10 @@ class ServingSettings(BaseModel):
     )
     engine_threads: int = Field(default=1, ge=1, le=256, description="Threads inside one engine.")
     engine: str = Field(
-        default=AUTO, min_length=1, description="Of the classifiers; auto takes the tuned choice."
+        default=AUTO,
+        min_length=1,
+        description="Of the classifiers: a name of serving/engines/choice.py, plain for the one of "
+        "the folder's format, or auto for what was tuned on this machine, else the plain one.",
     )
     embedding_engine: str = Field(
         default=AUTO, min_length=1, description="Of the embedding model, likewise."
@@ -45,8 +48,11 @@ class ServingSettings(BaseModel):
     reserve_mib: int = Field(
         default=256, ge=0, description="Memory that batches leave free, on that device."
     )
-    costs_file: str | None = Field(
-        default=None, min_length=1, description="A fitted cost model; else a cautious prior."
+    costs_folder: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Cost models fitted on this machine, as `cost_file` names them; a model "
+        "without one begins with a cautious prior.",
     )
     batch_tokens: int = Field(default=4_096, ge=8, description="Padded tokens of one batch.")
     batch_wait_ms: float = Field(
