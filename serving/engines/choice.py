@@ -17,15 +17,21 @@ from serving.embedder import Embedder
 from serving.embedding_folder import EMBEDDING_KIND, read_embedding_spec
 from serving.engines.model_files import ModelFiles, Role, read_model_files
 from serving.engines.protocol import Engine
+from serving.engines.tensor_rt_library import EXTRA
 from serving.engines.tuned import tuned_engine
 
 if TYPE_CHECKING:
     from serving.engines.open_vino import Precision as OpenVinoPrecision
+    from serving.engines.plan_folder import PlanPrecision
     from serving.engines.unpadded import Precision as TorchPrecision
 
 PLAIN: Final = "plain"
 """The name that takes a folder's plain engine, whatever was tuned: for parity and evidence."""
 Make = Callable[[ModelFiles, Path, int], Engine]
+
+
+def _fits(folder: Path) -> None:
+    """A file that runs on any machine."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class EngineMaker:
         mend: what to do where the library is missing.
         make: from the folder, the file and the number of threads.
         device: where it computes, and so how its time is measured.
+        unfit: why what the folder holds cannot run on this machine; None where it can.
     """
 
     reads: Role
@@ -45,6 +52,7 @@ class EngineMaker:
     mend: str
     make: Make
     device: Literal["cpu", "gpu"] = "cpu"
+    unfit: Callable[[Path], str | None] = _fits
 
 
 def _padded(files: ModelFiles, path: Path, threads: int) -> Engine:
@@ -79,6 +87,21 @@ def _open_vino(precision: "OpenVinoPrecision", group_size: int | None = 128) -> 
     return make
 
 
+def _tensor_rt(precision: "PlanPrecision") -> EngineMaker:
+    def make(files: ModelFiles, path: Path, threads: int) -> Engine:
+        from serving.engines.tensor_rt import TensorRtEngine
+
+        return TensorRtEngine(path.parent, files.outputs, precision=precision)
+
+    def unfit(folder: Path) -> str | None:
+        from serving.engines.tensor_rt import unfit_here
+
+        return unfit_here(folder, precision)
+
+    role: Role = "tensorrt-fp16" if precision == "fp16" else "tensorrt-int8"
+    return EngineMaker(role, "tensorrt", EXTRA, make, device="gpu", unfit=unfit)
+
+
 _SETUP: Final = "run `make setup`, which installs locks/main.txt"
 BASELINE: Final = "torch-fp32-padded"
 """The model as it was trained, batch padded: what others are compared with, never a choice."""
@@ -88,6 +111,7 @@ ENGINES: Final[dict[str, EngineMaker]] = {
     "torch-fp32": EngineMaker("torch", "torch", _SETUP, _unpadded("fp32")),
     "onnxruntime-fp32": EngineMaker("onnx", "onnxruntime", _SETUP, _onnx_runtime),
     "openvino-fp32": EngineMaker("graph", "openvino", _SETUP, _open_vino("fp32")),
+    "tensorrt-fp16": _tensor_rt("fp16"),
     "torch-bf16": EngineMaker("torch", "torch", _SETUP, _unpadded("bf16")),
     "openvino-bf16": EngineMaker("graph", "openvino", _SETUP, _open_vino("bf16")),
     "torch-int8": EngineMaker("torch", "torch", _SETUP, _unpadded("int8")),
@@ -95,12 +119,15 @@ ENGINES: Final[dict[str, EngineMaker]] = {
     "openvino-int8-rows": EngineMaker("graph", "openvino", _SETUP, _open_vino("int8", None)),
     "openvino-int8-static": EngineMaker("qdq", "openvino", _SETUP, _open_vino("int8")),
     "onnxruntime-int8": EngineMaker("onnx-int8", "onnxruntime", _SETUP, _onnx_runtime),
+    "tensorrt-int8": _tensor_rt("int8"),
 }
 """By name, the most exact first."""
 
 
 def engines_of(folder: Path) -> list[str]:
-    """Engines whose file the folder holds and whose library is installed, the most exact first.
+    """Engines whose file the folder holds and which can run here, the most exact first.
+
+    One whose library is missing is left out, and one that was built for another machine.
 
     Raises:
         ArtifactError: it is no model's folder.
@@ -112,6 +139,7 @@ def engines_of(folder: Path) -> list[str]:
         if name != BASELINE
         and files.path(maker.reads) is not None
         and importlib.util.find_spec(maker.library) is not None
+        and maker.unfit(folder) is None
     ]
 
 
@@ -139,13 +167,16 @@ def make_engine(name: str, folder: Path | str, *, threads: int = 1) -> Engine:
 
     Raises:
         ArtifactError: it is no model's folder.
-        EngineError: no such engine, its file or library is missing, or it cannot load the model.
+        EngineError: no such engine, its file or library is missing, it was built for another
+            machine, or it cannot load the model.
     """
     folder = Path(folder)
     name = plain_engine(folder) if name == PLAIN else name
     if name not in ENGINES:
         raise EngineError(f"no engine {name!r}; the engines are {list(ENGINES)!r}")
     maker, files = ENGINES[name], read_model_files(folder)
+    if maker.reads in files.names and (reason := maker.unfit(folder)):
+        raise EngineError(f"engine {name!r} cannot serve {str(folder)!r}: {reason}")
     path = files.path(maker.reads)
     if path is None:
         lacking = files.names.get(maker.reads)
