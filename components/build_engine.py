@@ -10,7 +10,7 @@ from components.profiles import MAIN
 def build_engine(
     model: Input[Model],
     split: Input[Dataset],
-    timing_cache: str,
+    timings: str,
     batch_tokens: int,
     inputs: str,
     engine: Output[Model],
@@ -24,7 +24,7 @@ def build_engine(
         Path(model.path),
         Path(split.path),
         Path(engine.path),
-        timing_cache=Path(timing_cache),
+        timings=Path(timings),
         batch_tokens=batch_tokens,
     )
     engine.metadata.update({"digest": manifest.digest, "inputs": inputs})

@@ -24,7 +24,7 @@ def build_engine(placement: Placement) -> GraphComponent:
         built = build(
             model=exported.output,
             split=texts.output,
-            timing_cache=f"{checkpoints}/tensorrt-timings.cache",
+            timings=checkpoints,
             batch_tokens=batch_tokens,
             inputs=model_digest,
         )

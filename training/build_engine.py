@@ -78,7 +78,7 @@ def build_engine(
     config.profiling_verbosity = library.ProfilingVerbosity.DETAILED
     for profile in profiles:
         _add_profile(builder, network, config, profile)
-    warm = _use_timings(config, timing_cache)
+    warm = use_timings(config, timing_cache)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         why = said(log)
@@ -120,8 +120,16 @@ def _add_profile(builder: Any, network: Any, config: Any, profile: Profile) -> N
         )
 
 
-def _use_timings(config: Any, path: Path | None) -> bool:
-    """Whether timings were there that fit this GPU and version; else they begin anew."""
+def use_timings(config: Any, path: Path | None) -> bool:
+    """Let a builder begin with kept timings.
+
+    Args:
+        config: of the builder.
+        path: file of the timings; None keeps none.
+
+    Returns:
+        Whether there were any that fit this GPU and version; else they begin anew.
+    """
     kept = path.read_bytes() if path is not None and path.is_file() else b""
     for content in (kept, b""):
         cache = config.create_timing_cache(content)

@@ -33,12 +33,12 @@ from training.engine_plans import build_plans
 
 ENGINES_KIND: Final = "tensorrt_engines"
 WINDOWS: Final = 512
-TIMINGS: Final = Path("var/engines/tensorrt-timings.cache")
+TIMINGS: Final = Path("var/engines")
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def deliver_engines(
-    model: Path, split: Path, out: Path, *, timing_cache: Path, batch_tokens: int = 8192
+    model: Path, split: Path, out: Path, *, timings: Path, batch_tokens: int = 8192
 ) -> Manifest:
     """Build a model's engines as an artifact.
 
@@ -46,7 +46,7 @@ def deliver_engines(
         model: folder of a classifier or an embedding model, exported.
         split: folder of kind "split"; lengths and answers are those of its training part.
         out: empty folder; gets what serving/engines/plan_folder.py names.
-        timing_cache: file of the builder's timings.
+        timings: folder of the builder's timings.
         batch_tokens: padded tokens of the largest batch.
 
     Raises:
@@ -59,21 +59,21 @@ def deliver_engines(
     read_manifest(split, "split")
     texts = [row.review.text for row in read_labelled_reviews(split / "train.jsonl")]
     start_artifact(out)
-    spec = _built(model, out, texts, timing_cache=timing_cache, batch_tokens=batch_tokens)
+    spec = _built(model, out, texts, timings=timings, batch_tokens=batch_tokens)
     return write_manifest(
         out, ENGINES_KIND, {"model": read_manifest(model).digest, "engines": spec.model_dump()}
     )
 
 
 def build_in_place(
-    model: Path, *, texts: Sequence[str] | None = None, timing_cache: Path = TIMINGS
+    model: Path, *, texts: Sequence[str] | None = None, timings: Path = TIMINGS
 ) -> PlanSpec:
     """Put engines for the GPU at hand into a model's folder, in place of those that were there.
 
     Args:
         model: folder of a classifier or an embedding model.
         texts: real ones; made-up reviews of lognormal lengths without.
-        timing_cache: file of the builder's timings.
+        timings: folder of the builder's timings.
 
     Raises:
         MatjipError: as ``deliver_engines``; what was there stays.
@@ -82,7 +82,7 @@ def build_in_place(
     this_sm()
     fresh = model / f".{PLAN_FOLDER}.{os.getpid()}.tmp"
     try:
-        spec = _built(model, fresh, texts, timing_cache=timing_cache)
+        spec = _built(model, fresh, texts, timings=timings)
         shutil.rmtree(model / PLAN_FOLDER, ignore_errors=True)
         fresh.rename(model / PLAN_FOLDER)
     finally:
@@ -112,12 +112,12 @@ def _built(model: Path, out: Path, texts: Sequence[str] | None, **how: Any) -> P
 def main(
     folder: Annotated[Path, typer.Argument(help="Of a classifier or an embedding model.")],
     texts: Annotated[Path | None, typer.Option(help="Real texts, one a line.")] = None,
-    timing_cache: Annotated[Path, typer.Option(help="Kept from build to build.")] = TIMINGS,
+    timings: Annotated[Path, typer.Option(help="Folder of the builder's timings, kept from build to build.")] = TIMINGS,
 ) -> None:
     """Build a model's TensorRT engines for the GPU at hand, into its folder."""
     console = Console()
     try:
-        spec = build_in_place(folder, texts=_lines(texts), timing_cache=timing_cache)
+        spec = build_in_place(folder, texts=_lines(texts), timings=timings)
     except MatjipError as error:
         console.print(f"{type(error).__name__}: {error}", style="red", markup=False)
         raise typer.Exit(1) from error

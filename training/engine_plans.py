@@ -55,7 +55,7 @@ class _Asked(NamedTuple):
     library: Any
     sm: str
     profiles: tuple[Profile, ...]
-    timing_cache: Path | None
+    timing_cache: Path
 
 
 def build_plans(
@@ -65,7 +65,7 @@ def build_plans(
     windows: Sequence[Sequence[int]],
     reference: TextModel[object],
     max_tokens: int,
-    timing_cache: Path | None = None,
+    timings: Path,
     batch_tokens: int = 8192,
     max_padding: float = 1.25,
 ) -> PlanSpec:
@@ -78,7 +78,7 @@ def build_plans(
             compared with the reference's. At least 50.
         reference: the model on an engine that is trusted.
         max_tokens: of the longest window.
-        timing_cache: file of the builder's timings.
+        timings: folder of the builder's timings, a file for each kind of GPU and version.
         batch_tokens: padded tokens of the largest batch.
         max_padding: padded over real tokens, at most.
 
@@ -96,7 +96,14 @@ def build_plans(
         max_padding=max_padding,
     )
     out.mkdir(parents=True, exist_ok=True)
-    asked = _Asked(read_model_files(model), out, library, sm, chosen.profiles, timing_cache)
+    asked = _Asked(
+        read_model_files(model),
+        out,
+        library,
+        sm,
+        chosen.profiles,
+        timings / f"tensorrt-{library.__version__}-sm{sm}.timings",
+    )
     plans: dict[PlanPrecision, Plan] = {}
     left_out: dict[PlanPrecision, str] = {}
     for precision in SOURCES:
