@@ -1,4 +1,4 @@
-"""A module like ``tensorrt`` whose plans are ONNX files, run by ONNX Runtime in the host's memory."""
+"""A module like ``tensorrt`` whose plans are ONNX files, run by ONNX Runtime on the host."""
 
 import ctypes
 from types import SimpleNamespace

@@ -112,7 +112,7 @@ def _built(model: Path, out: Path, texts: Sequence[str] | None, **how: Any) -> P
 def main(
     folder: Annotated[Path, typer.Argument(help="Of a classifier or an embedding model.")],
     texts: Annotated[Path | None, typer.Option(help="Real texts, one a line.")] = None,
-    timings: Annotated[Path, typer.Option(help="Folder of the builder's timings, kept from build to build.")] = TIMINGS,
+    timings: Annotated[Path, typer.Option(help="The builder's, kept.")] = TIMINGS,
 ) -> None:
     """Build a model's TensorRT engines for the GPU at hand, into its folder."""
     console = Console()

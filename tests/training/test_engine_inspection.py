@@ -1,11 +1,7 @@
-"""Layers of a real builder: TensorRT-RTX says in its log what its inspector would say of an engine.
-
-The inspector itself needs a GPU, so the log's lines are put into the inspector's JSON here.
-"""
+"""What real builders build, and whether it is INT8: TensorRT-RTX's log in the inspector's form."""
 
 import importlib
 import json
-import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -24,37 +20,11 @@ from training.engine_inspection import (
 )
 from training.half import write_half
 
-write_graph = runpy.run_path(str(Path(__file__).parents[1] / "engine_graphs.py"))["write_graph"]
+TESTS = Path(__file__).parents[1]
+write_graph = runpy.run_path(str(TESTS / "engine_graphs.py"))["write_graph"]
+Spy = runpy.run_path(str(TESTS / "rtx_layers.py"))["Spy"]
 pytestmark = pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX")
 PROFILES = (Profile(batch=4, tokens=16), Profile(batch=2, tokens=32))
-_LAYER = re.compile(
-    r"Name: (.*?), LayerType: (.*?), Inputs: \[(.*?)\], Constants: \[(.*?)\], "
-    r"Outputs: \[(.*?)\], TacticName: (.*?), StreamId: \d+, Metadata: (.*)"
-)
-_TENSOR = re.compile(r"\{ Name: (.*?), Dimensions: \[(.*?)\].*?Datatype: (\w+), Format")
-
-
-def _tensors(text: str) -> list[dict[str, Any]]:
-    return [
-        {"Name": name, "Dimensions": [int(n) for n in dims.split(",") if n], "Datatype": kind}
-        for name, dims, kind in _TENSOR.findall(text)
-    ]
-
-
-def _as_json(log: str) -> str:
-    layers = [
-        {
-            "Name": name,
-            "LayerType": kind,
-            "Inputs": _tensors(inputs),
-            "Constants": _tensors(constants),
-            "Outputs": _tensors(outputs),
-            "TacticName": tactic,
-            "Metadata": metadata,
-        }
-        for name, kind, inputs, constants, outputs, tactic, metadata in _LAYER.findall(log)
-    ]
-    return json.dumps({"Layers": layers, "I/O Tensors": []})
 
 
 @pytest.fixture(scope="module")
@@ -66,19 +36,11 @@ def _built(
     graph: Path, library: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[str, dict[str, int]]:
     """The layers that RTX built from a graph in half precision, and the products asked in INT8."""
-    said: list[str] = []
-
-    def begin(log: Any) -> None:
-        library.ILogger.__init__(log)
-
-    spy = type(
-        "Spy", (library.ILogger,), {"__init__": begin, "log": lambda log, level, m: said.append(m)}
-    )
-    monkeypatch.setattr(training.build_engine, "listener", lambda library: spy())
+    spy = Spy()
+    monkeypatch.setattr(training.build_engine, "listener", spy.listener)
     write_half(graph, tmp_path / "half.onnx")
     build_engine(tmp_path / "half.onnx", tmp_path / "p", profiles=PROFILES, library=library)
-    (layers,) = [message for message in said if message.startswith("Layers:")]
-    return _as_json(layers), products_in_int8(tmp_path / "half.onnx")
+    return spy.layers(), products_in_int8(tmp_path / "half.onnx")
 
 
 def test_a_q_dq_product_is_built_in_int8_and_the_other_in_half(rtx, tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 import itertools
-import random
 
+import numpy as np
 import pytest
 
 from data.errors import SettingsError
@@ -9,8 +9,8 @@ from training.engine_profiles import MULTIPLE, choose_profiles, count_lengths
 
 
 def _lengths(count: int = 3000, *, most: int = 128) -> list[int]:
-    drawn = random.Random(7)
-    return [min(most, max(4, round(drawn.lognormvariate(3.42, 0.7)))) for _ in range(count)]
+    drawn = np.random.default_rng(7).lognormal(3.42, 0.7, size=count)
+    return [min(most, max(4, round(float(length)))) for length in drawn]
 
 
 def _padding(lengths: list[int], edges: list[int]) -> float:
@@ -68,7 +68,7 @@ def test_the_longest_window_is_covered_though_none_came_and_is_not_rounded_up() 
         ({200: 1.0}, {}, "max_tokens=128"),
         ({0: 1.0}, {}, "between 1"),
         ({8: 1.0}, {"max_padding": 1.0}, "max_padding=1.0"),
-        ({length: 1 / 128 for length in range(1, 129)}, {"max_padding": 1.01}, "allow more"),
+        (dict.fromkeys(range(1, 129), 1 / 128), {"max_padding": 1.01}, "allow more"),
     ],
 )
 def test_what_cannot_be_kept_is_refused(shares, settings, says):
