@@ -153,9 +153,9 @@ def _detailed(text: str) -> list[dict[str, Any]]:
 
 
 def _type(layer: Mapping[str, Any], field: str) -> str | None:
-    """The type of the first tensor of a field, such as ``Half`` or ``Int8``."""
-    tensors = layer.get(field) or []
-    return _tensor_type(tensors[0]) if tensors else None
+    """The type of a field's first tensor that is not a mask, such as ``Half`` or ``Int8``."""
+    types = [_tensor_type(tensor) for tensor in layer.get(field) or []]
+    return next((kind for kind in types if kind not in {"Bool", None}), None)
 
 
 def _tensor_type(tensor: Mapping[str, Any]) -> str | None:

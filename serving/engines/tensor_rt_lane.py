@@ -61,16 +61,9 @@ class ProfileLane:
         if self._context is None or not self._begin(number, shape):
             raise self._failed(f"cannot make a context for {profile!r}")
         try:
-            self._staged = {n: self._zeros(shape, pinned=self._on_gpu) for n in INPUTS}
-            self._inputs = {n: self._zeros(shape, device=device) for n in INPUTS}
-            self._outputs = {
-                name: torch.empty(
-                    tuple(self._context.get_tensor_shape(name)),
-                    dtype=_torch_type(library, engine.get_tensor_dtype(name)),
-                    device=device,
-                )
-                for name in self._names
-            }
+            # On the lane's own stream: one that another stream still fills could be read too soon.
+            with torch.cuda.stream(self._stream):
+                self._open_buffers(library, engine, shape, device)
         except torch.OutOfMemoryError as error:
             raise EngineMemoryError(
                 f"the GPU has no memory for the buffers of {profile!r}: {error}; build smaller "
@@ -80,6 +73,18 @@ class ProfileLane:
         self.device_bytes = int(engine.get_device_memory_size_for_profile_v2(number)) + sum(
             buffer.nbytes for buffer in held
         )
+
+    def _open_buffers(self, library: Any, engine: Any, shape: tuple[int, int], device: str) -> None:
+        self._staged = {name: self._zeros(shape, pinned=self._on_gpu) for name in INPUTS}
+        self._inputs = {name: self._zeros(shape, device=device) for name in INPUTS}
+        self._outputs = {
+            name: torch.empty(
+                tuple(self._context.get_tensor_shape(name)),
+                dtype=_torch_type(library, engine.get_tensor_dtype(name)),
+                device=device,
+            )
+            for name in self._names
+        }
 
     def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Outputs:
         """Answer at most the profile's rows, each at most as long as the profile.

@@ -101,6 +101,13 @@ def test_int8_in_one_profile_alone_or_on_one_side_alone_is_not_int8():
     check_int8(report, least_share=0.4)
 
 
+def test_the_mask_of_attention_is_not_what_it_multiplies():
+    attention = _product("a", "Bool", "Half", LayerType="kgen", TacticName="_gemm_mha_v2_0x1")
+    attention["Inputs"].append({"Dimensions": [-1, 64], "Datatype": "Half"})
+    report = read_layers(json.dumps({"Layers": [attention]}), {})
+    assert report.products == report.layers == {"Half": 1}
+
+
 def test_the_form_of_version_10_is_read():
     layer = {
         "Name": "a",

@@ -5,7 +5,7 @@ built: all but TensorRT's own runtime and inspector is what runs on a GPU.
 """
 
 import functools
-import importlib
+import importlib.util
 import json
 import runpy
 from pathlib import Path
@@ -178,3 +178,24 @@ def test_without_a_gpu_the_command_says_so(model: Path, capsys: pytest.CaptureFi
     assert "EngineError: " in done.output
     assert "NVIDIA GPU" in done.output.replace("\n", " ")
     assert not list(model.glob("*tensorrt*"))
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_tensorrt_builds_looks_into_and_serves(model: Path, tmp_path: Path) -> None:
+    """The same way by TensorRT itself; INT8 may be faster or not, and is INT8 if it serves."""
+    import torch
+
+    if not torch.cuda.is_available() or not importlib.util.find_spec("tensorrt"):
+        pytest.skip("needs an NVIDIA GPU and TensorRT 11: pip install '.[trt]'")
+    spec = _plans(model, tmp_path / "plans")
+    print(spec.model_dump_json(indent=2))
+    assert "fp16" in spec.plans
+    assert (tmp_path / "plans" / "int8.layers.json").is_file()
+    engine = TensorRtEngine(tmp_path / "plans", ["embedding"])
+    windows = _windows()
+    found = engine_plans.answers_of(engine, windows, 0)
+    reference = OnnxRuntimeEngine(model / "graph.onnx", ["embedding"])
+    expected = engine_plans.answers_of(reference, windows, 0)
+    assert engine_plans.inexact(expected, found, spec.chosen) == []
+    alone = engine_plans.answers_of(engine, windows[:1], 0)
+    np.testing.assert_allclose(alone, found[:1], atol=0.05)
