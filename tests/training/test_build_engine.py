@@ -1,6 +1,6 @@
 """TensorRT-RTX's builder, which needs no GPU, builds here what TensorRT builds on one."""
 
-import importlib
+import importlib.util
 import runpy
 from pathlib import Path
 from typing import Any
