@@ -6,6 +6,7 @@ or refused whole, as OpenAI's API has no place for one text's error.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -27,6 +28,8 @@ from serving.gateway.sharing import Shared
 from serving.gateway.stages import Stages
 
 EMBEDDINGS: Final = "/v1/embeddings"
+_INLINE_CHARACTERS: Final = 500
+"""Of a request, that are tokenised where it runs: a thread would cost more than they do."""
 _INLINE_VALUES: Final = 16_384
 """Numbers that are written where the request runs, about a millisecond; more go to a thread."""
 
@@ -133,7 +136,7 @@ class EmbeddingGateway:
             frame=arm.model.frame,
         )
         stages.done("read")
-        texts = await unless_gone(request, self._tokenise(given, arm.model))
+        texts = await self._tokenise(request, given, arm.model)
         tokens = self._count(texts)
         stages.done("tokenise")
         (answers,) = await ask_runners(
@@ -143,15 +146,18 @@ class EmbeddingGateway:
         stages.done("queue", apart=("compute", _compute_s(embedded)))
         content = await _write(asked, embedded, arm, dimensions, tokens)
         stages.done("serialise")
-        stages.observe(self._metrics.stage_seconds, EMBEDDINGS)
+        self._metrics.count_stages(EMBEDDINGS, stages.seconds)
         self._metrics.embedded.labels(arm.deployment.model_version).inc(len(texts))
         return Response(content, 200, _headers(arm, stages), JSON)
 
-    async def _tokenise(self, given: Sequence[Given], model: EmbeddingModel) -> list[TokenisedText]:
+    async def _tokenise(
+        self, request: Request, given: Sequence[Given], model: EmbeddingModel
+    ) -> list[TokenisedText]:
+        call = partial(_tokenise, given, model, self._mask)
         try:
-            return await asyncio.to_thread(_tokenise, given, model, self._mask)
-        except EngineError:
-            raise
+            if sum(map(len, given)) <= _INLINE_CHARACTERS:
+                return call()
+            return await unless_gone(request, asyncio.to_thread(call))
         except Refusal:
             raise
         except Exception as error:  # the tokeniser's exceptions share no base but this

@@ -1,6 +1,6 @@
 """The gateway's Prometheus metrics, in a registry of their own: apps share nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -27,12 +27,14 @@ class GatewayMetrics:
         gauge = partial(Gauge, namespace="matjip", registry=self.registry)
         histogram = partial(Histogram, namespace="matjip", registry=self.registry, buckets=_SECONDS)
         self.requests = counter("requests", "Requests, by route and status.", ["route", "status"])
+        self._answered: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self.seconds = histogram(
             "request_seconds", "Seconds from a request's head to its answer's.", ["route"]
         )
         self.stage_seconds = histogram(
             "stage_seconds", "Seconds of a request's stages.", ["route", "stage"]
         )
+        self._stages: dict[tuple[str, str], Histogram] = {}
         self.batches = PrometheusObserver(self.registry)
         self.embedded = counter("texts_embedded", "Texts embedded, by model.", ["model"])
         self.swaps = counter(
@@ -65,6 +67,23 @@ class GatewayMetrics:
             "embedding_deployment", "1 for the one that answers.", ["model", "deployment_id"]
         )
 
+    def count_stages(self, route: str, seconds: Mapping[str, float]) -> None:
+        """Count where a request's time went; each series is looked up once."""
+        for stage, took in seconds.items():
+            series = self._stages.get((route, stage))
+            if series is None:
+                series = self._stages[route, stage] = self.stage_seconds.labels(route, stage)
+            series.observe(took)
+
+    def count_request(self, route: str, status: int, seconds: float) -> None:
+        """Count an answer whose head was sent; as above."""
+        series = self._answered.get((route, status))
+        if series is None:
+            series = self.requests.labels(route, str(status)), self.seconds.labels(route)
+            self._answered[route, status] = series
+        series[0].inc()
+        series[1].observe(seconds)
+
     def show_arms(self, deployment: Deployment | LanguageDeployment) -> None:
         """Say who answers now; the arms that answered before are no longer shown."""
         for labels in self._shown.pop(type(deployment), []):
@@ -84,4 +103,5 @@ class GatewayMetrics:
 
     def page(self) -> bytes:
         """The text that Prometheus scrapes."""
+        self.batches.write_gauges()
         return generate_latest(self.registry)

@@ -60,8 +60,8 @@ class RequestScope:
             if message["type"] == "http.response.start":
                 answered = True
                 MutableHeaders(scope=message)[HEADER] = request_id
-                self._metrics.requests.labels(route, str(message["status"])).inc()
-                self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
+                took_s = time.perf_counter() - started
+                self._metrics.count_request(route, message["status"], took_s)
             await send(message)
 
         if not fits:

@@ -1,8 +1,6 @@
-"""Where a request's time goes: the ``Server-Timing`` header, and a histogram of stages."""
+"""Where a request's time goes, for the ``Server-Timing`` header and the metrics."""
 
 import time
-
-from prometheus_client import Histogram
 
 
 class Stages:
@@ -32,8 +30,3 @@ class Stages:
     def header(self) -> str:
         """The value of ``Server-Timing``, in milliseconds."""
         return ", ".join(f"{name};dur={took * 1000:.3f}" for name, took in self.seconds.items())
-
-    def observe(self, histogram: Histogram, route: str) -> None:
-        """Count the stages; the histogram's labels are route and stage."""
-        for name, took in self.seconds.items():
-            histogram.labels(route, name).observe(took)
