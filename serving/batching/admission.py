@@ -84,6 +84,11 @@ class Admission:
         own = min(grown, self._in_flight_bytes)
         return self._reading.free + own - self._settings.reserve_bytes
 
+    @property
+    def limit_batches(self) -> int:
+        """Batches that may be in flight together however small they are."""
+        return int(self._gradient.limit)
+
     def state(self) -> AdmissionState:
         """For metrics."""
         return AdmissionState(
@@ -149,7 +154,7 @@ class Admission:
     def _fits(self, needed: int) -> bool:
         if self._in_flight == 0:
             return needed <= self.limit_bytes() + self._settings.reserve_bytes
-        if self._in_flight >= int(self._gradient.limit):
+        if self._in_flight >= self.limit_batches:
             return False
         return self._in_flight_bytes + needed <= self.limit_bytes()
 

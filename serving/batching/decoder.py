@@ -32,6 +32,8 @@ class Decoder(Generic[Answer]):
             rows: that were answered.
             outputs: a row for each, in their order.
         """
+        if all(row.dropped for row in rows):
+            return
         if all(len(row.text.outputs) == 1 for row in rows):  # short texts need no gathering
             self._start([row.text for row in rows], outputs)
             return
@@ -47,8 +49,9 @@ class Decoder(Generic[Answer]):
         if ready:
             self._start(ready, _gathered(ready))
 
-    def stop(self) -> None:
-        """Let the thread end after what it does."""
+    async def stop(self) -> None:
+        """Decode what was delivered, then let the thread end."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._thread.stop()
 
     def _start(self, texts: list[Text[Answer]], outputs: Outputs) -> None:

@@ -178,7 +178,12 @@ class Dispatcher(Generic[Answer]):
         return True
 
     def _batch_bytes(self) -> int:
-        limit = self._admission.limit_bytes() // self._settings.workers
+        """An even share of the memory, unless it makes batches so small that they are slow."""
+        whole = self._admission.limit_bytes()
+        length = max(1, round(self.lengths.mean))
+        efficient = self._costs.bytes_needed(shape_of([length] * max(1, self.budget // length)))
+        together = min(self._settings.workers, self._admission.limit_batches)
+        limit = min(max(whole // together, efficient // 2), whole)
         cap = self._costs.cap_bytes
         return limit if cap is None else min(limit, cap)
 

@@ -4,7 +4,8 @@ https://github.com/Netflix/concurrency-limits, Gradient2Limit: the limit is mult
 faster batches are over the long run than lately, and a small queue is added, so that it grows
 until they slow down. Here the latency is a batch's seconds over what its shape should take. The
 queue is half a batch instead of the limit's root: with the root no limit falls below 4, and two
-cores are busy with 2.
+cores are busy with 2. As in Gradient2, a slow-down that lasts for many hundreds of batches becomes
+the long run; the runners' workers bound what is in flight then.
 """
 
 from typing import Final

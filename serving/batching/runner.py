@@ -166,8 +166,9 @@ class BatchRunner(Generic[Answer]):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._dispatcher.workers.stop()
-        for part in (self._reader, self._decoder, self._prober):
-            part.stop()
+        self._reader.stop()
+        self._prober.stop()
+        await self._decoder.stop()
 
     def reasons(self) -> list[str]:
         """Why it cannot answer now; empty when it can."""

@@ -1,0 +1,97 @@
+import os
+
+import numpy as np
+import pytest
+
+from data.errors import EngineError
+from serving.batching.calibrate import CalibrationRequest, calibrate, measure
+from serving.batching.peak_memory import gpu_peak, host_peak
+
+MIB = 2**20
+ENGINE = """
+import numpy as np
+
+class Engine:
+    name, batch_invariant = "allocates", True
+
+    def __init__(self, computes_padding, per_token):
+        self.computes_padding, self.per_token = computes_padding, per_token
+
+    def run(self, input_ids, attention_mask):
+        tokens = input_ids.size if self.computes_padding else int(attention_mask.sum())
+        held = np.ones(2**20 + tokens * self.per_token, dtype=np.uint8)
+        return {"sum": np.full(len(input_ids), held[-1], dtype=np.float32)}
+
+def broken(**given):
+    raise RuntimeError("no such device")
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    (tmp_path / "allocating.py").write_text(ENGINE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    monkeypatch.setenv("PYTHONPATH", path)
+    return "allocating"
+
+
+def test_a_calls_peak_is_seen_though_it_gives_all_back():
+    peak, _ = host_peak(lambda: np.ones(50 * MIB, dtype=np.uint8).sum())
+    assert 45 * MIB < peak < 70 * MIB
+    again, _ = host_peak(lambda: np.ones(10 * MIB, dtype=np.uint8).sum())
+    assert 8 * MIB < again < 20 * MIB
+
+
+@pytest.mark.parametrize("computes_padding", [True, False])
+def test_an_engine_is_measured_in_a_process_of_its_own(module, computes_padding):
+    per_token = 20_000
+    found = calibrate(
+        CalibrationRequest(
+            make=f"{module}:Engine",
+            arguments={"computes_padding": computes_padding, "per_token": per_token},
+            max_tokens=256,
+            max_batch_tokens=2048,
+        )
+    )
+    figures = found.figures()
+    assert found.engine == "allocates"
+    assert figures.memory_p999_under == 0
+    assert figures.memory_median_error < 0.1
+    assert figures.held_out >= 50
+    costs = found.costs()
+    assert costs.computes_padding is computes_padding
+    shape = found.held_out[0].measurement().shape
+    tokens = shape.rows * shape.longest if computes_padding else shape.tokens
+    assert costs.bytes_likely(shape) == pytest.approx(MIB + tokens * per_token, rel=0.1, abs=MIB)
+
+
+def test_an_engine_that_cannot_be_made_says_why(module):
+    request = CalibrationRequest(make=f"{module}:broken", max_tokens=32, max_batch_tokens=64)
+    with pytest.raises(EngineError, match="no such device"):
+        calibrate(request)
+
+
+def test_nothing_held_out_tells_no_error(module):
+    request = CalibrationRequest(
+        make=f"{module}:Engine",
+        arguments={"computes_padding": True, "per_token": 1000},
+        max_tokens=32,
+        max_batch_tokens=256,
+        held_out=0,
+    )
+    with pytest.raises(ValueError, match="ask for 60"):
+        measure(request).figures()
+
+
+@pytest.mark.gpu
+def test_a_gpus_peak_is_seen():
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU: torch.cuda.is_available() is False")
+    torch.cuda.init()
+    peak, source = gpu_peak(lambda: torch.ones(50 * MIB, dtype=torch.uint8, device="cuda").sum())
+    assert source == "torch"
+    assert 50 * MIB <= peak < 60 * MIB
