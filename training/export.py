@@ -145,7 +145,9 @@ def halved(backbone: nn.Module) -> nn.Module:
 def precision_in_graph(path: Path) -> dict[str, Any]:
     """What a graph really computes in: its matrix products by kind, its weights by type."""
     graph = onnx.load(str(path)).graph
-    integer = {"DynamicQuantizeMatMul", "MatMulInteger", "QAttention", "QLinearMatMul"}
+    integer = {
+        *("DynamicQuantizeMatMul", "MatMulInteger", "MatMulNBits", "QAttention", "QLinearMatMul")
+    }
     operators = Counter(node.op_type for node in graph.node)
     products = {name: n for name, n in operators.items() if "MatMul" in name or "Attention" in name}
     products |= {name: n for name, n in operators.items() if name in {"Gemm", "FusedMatMul"}}

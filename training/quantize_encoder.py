@@ -5,7 +5,7 @@ next. Weights are INT8 per channel, activations INT8 by the range of each batch 
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -47,8 +47,20 @@ one scale, which saved disk, no time, and made four label flips of one among 374
 
 
 def quantize_graph(source: Path, target: Path, scheme: str) -> None:
-    """Write the INT8 graph of one scheme."""
+    """Write a classifier's INT8 graph of one scheme."""
     operators, keep = SCHEMES[scheme]
+    quantize_products(source, target, operators, keep)
+
+
+def quantize_products(source: Path, target: Path, operators: Sequence[str], keep: Keep) -> None:
+    """Write a graph whose products are INT8, activations scaled by batch, weights by channel.
+
+    Args:
+        source: fused graph in fp32.
+        target: where to.
+        operators: types of nodes that become INT8.
+        keep: whether one of them stays in float.
+    """
     nodes = onnx.load(str(source)).graph.node
     with quietly():
         quantize_dynamic(

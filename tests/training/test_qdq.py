@@ -1,0 +1,133 @@
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from data.errors import ExportError
+from data.manifest import read_labelled_reviews
+from serving.analyzer import load_analyzer
+from serving.batching.planner import plan_batches
+from serving.engines.onnx_runtime import OnnxRuntimeEngine
+from serving.logits import LOGITS, Logits
+from serving.windows import pad
+from training.encoder_products import encoder_products
+from training.qdq import SCHEMES, quantize_qdq
+
+
+def batches_of(model, split, part):
+    """Padded windows of one part of a split."""
+    texts = [row.review.text for row in read_labelled_reviews(split / f"{part}.jsonl")]
+    analyzer = load_analyzer(model)
+    ids = analyzer.windows(texts).ids
+    return [
+        pad([ids[row] for row in rows], analyzer.pad_id)
+        for rows in plan_batches([len(window) for window in ids], 256)
+    ]
+
+
+@pytest.fixture(scope="module")
+def calibration(tiny_onnx, toy_split):
+    return batches_of(tiny_onnx, toy_split, "train")
+
+
+@pytest.fixture(scope="module")
+def quantised(tiny_onnx, calibration, tmp_path_factory):
+    """Graph and report by scheme."""
+    folder = tmp_path_factory.mktemp("qdq")
+    made = {}
+    for scheme in SCHEMES:
+        path = folder / f"{scheme}.onnx"
+        made[scheme] = (
+            path,
+            quantize_qdq(tiny_onnx / "tensorrt.onnx", path, calibration, scheme=scheme),
+        )
+    return made
+
+
+def worst(graph, other, batches):
+    """Mean squared difference of the logits of two graphs."""
+    one, two = (OnnxRuntimeEngine(path, LOGITS) for path in (graph, other))
+    return np.mean(
+        [
+            np.square(Logits(**one.run(*batch)).flat() - Logits(**two.run(*batch)).flat()).mean()
+            for batch in batches
+        ]
+    )
+
+
+def test_the_products_of_a_layer_are_found_and_the_heads_are_not(tiny_onnx):
+    products = encoder_products(onnx.load(tiny_onnx / "tensorrt.onnx"))
+    assert Counter(product.role for product in products) == {
+        "attention in": 3,
+        "attention out": 1,
+        "ffn up": 1,
+        "ffn down": 1,
+    }
+
+
+def test_a_fused_graph_has_none(tiny_onnx, calibration, tmp_path):
+    with pytest.raises(ExportError, match="dynamo exporter's graph"):
+        quantize_qdq(
+            tiny_onnx / "model.onnx", tmp_path / "q.onnx", calibration, scheme="smoothquant"
+        )
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_only_states_and_weights_are_rounded_and_symmetrically(quantised, scheme):
+    path, report = quantised[scheme]
+    graph = onnx.load(path).graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    kinds = Counter(str(value.dtype) for value in constants.values())
+    assert "int32" not in kinds
+    for node in graph.node:
+        if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
+            assert constants[node.input[2]].dtype == np.int8
+            assert not constants[node.input[2]].any()
+    readers = Counter(
+        node.op_type
+        for node in graph.node
+        if any(name.endswith("_DequantizeLinear_Output") for name in node.input)
+    )
+    assert readers == {"MatMul": sum(report.products.values())}
+    assert report.products == {"attention in": 3, "attention out": 1, "ffn up": 1} | (
+        {} if "float" in scheme else {"ffn down": 1}
+    )
+    assert not any(node.metadata_props for node in graph.node)
+
+
+def test_the_report_says_what_is_in_int8(quantised):
+    most, least = (quantised[scheme][1] for scheme in ("smoothquant", list(SCHEMES)[-1]))
+    assert 0.3 < least.int8_share < most.int8_share < 1.0
+    assert least.float_products == most.float_products + 1
+    assert 0 < most.activation_scale_min <= most.activation_scale_max < 1
+    assert sum(most.smoothing.values()) == sum(most.alphas.values())
+    assert quantised["min-max"][1].alphas == {}
+    assert most.source_sha256 == least.source_sha256
+    assert most.sha256 != least.sha256
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_it_answers_nearly_as_the_float_graph(quantised, tiny_onnx, toy_split, scheme):
+    batches = batches_of(tiny_onnx, toy_split, "validation")
+    float_engine = OnnxRuntimeEngine(tiny_onnx / "tensorrt.onnx", LOGITS)
+    engine = OnnxRuntimeEngine(quantised[scheme][0], LOGITS)
+    assert engine.batch_invariant
+    for batch in batches:
+        one, other = (Logits(**each.run(*batch)) for each in (float_engine, engine))
+        cosines = (one.flat() * other.flat()).sum(1) / (
+            np.linalg.norm(one.flat(), axis=1) * np.linalg.norm(other.flat(), axis=1)
+        )
+        assert cosines.mean() > 0.99
+        assert np.abs(one.flat() - other.flat()).max() > 0.0
+
+
+def test_an_unknown_scheme_names_the_known_ones(tiny_onnx, calibration, tmp_path):
+    with pytest.raises(ExportError, match=r"no Q/DQ scheme 'all'.*smoothquant"):
+        quantize_qdq(tiny_onnx / "tensorrt.onnx", tmp_path / "q.onnx", calibration, scheme="all")
+
+
+def test_nothing_to_calibrate_on_is_refused(tiny_onnx, tmp_path):
+    with pytest.raises(ExportError, match="no calibration"):
+        quantize_qdq(tiny_onnx / "tensorrt.onnx", tmp_path / "q.onnx", [], scheme="smoothquant")
