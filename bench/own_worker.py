@@ -24,7 +24,7 @@ from serving.engines.choice import load_embedder
 
 
 def encoder(folder: Path, engine: str) -> Callable[..., Any]:
-    """Texts to vectors on one compute thread."""
+    """Texts to vectors on one compute thread; the runner chooses its batches itself."""
     model = load_embedder(folder, engine=engine, threads=1)
     runner = BatchRunner(
         model,
@@ -47,4 +47,4 @@ def encoder(folder: Path, engine: str) -> Callable[..., Any]:
 
 
 if __name__ == "__main__":
-    serve(encoder(Path(sys.argv[1]), sys.argv[2]), batch_size=0)
+    serve(encoder(Path(sys.argv[1]), sys.argv[2]))
