@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 ONNX_INT8 = "onnx/model_qint8_avx512_vnni.onnx"
 OPENVINO_INT8 = "openvino/openvino_model_qint8_quantized.xml"
@@ -125,12 +125,17 @@ def infinity(folder: str, **settings: Any) -> Callable[..., Any]:
     return encode
 
 
-def serve(encode: Callable[..., Any]) -> None:
+def answers_apart() -> TextIO:
+    """Where answers go; what libraries print goes to standard error from now on."""
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return channel
+
+
+def serve(encode: Callable[..., Any], channel: TextIO) -> None:
     """Answer lines until standard input ends."""
     import numpy as np
 
-    channel = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # libraries that print must not print into the answers
     for line in sys.stdin:
         asked = json.loads(line)
         began = time.perf_counter(), time.process_time()
@@ -151,12 +156,13 @@ def main(kind: str, *arguments: str) -> None:
     if kind.startswith("export"):
         {"export-onnx": export_onnx, "export-openvino": export_openvino}[kind](*arguments)
         return
+    channel = answers_apart()
     folder, settings = arguments
     options = json.loads(settings)
     if options.get("engine") == "optimum" or options.get("backend") == "onnx":
         one_onnx_thread()
     make = {"sentence-transformers": sentence_transformers, "infinity": infinity}[kind]
-    serve(make(folder, **options))
+    serve(make(folder, **options), channel)
 
 
 if __name__ == "__main__":
