@@ -11,7 +11,7 @@ The machine's own memory is not filled.
 `admission_share`: tokens a second of adaptive admission over the best of the fixed limits, which
 run in turn in each round, medians over the rounds. `admission_settle_s`: a child takes half of the
 budget; seconds until what is in flight is within the new bound for good, and until every later
-half second's throughput lies within a fifth of the later mean.
+second's throughput lies within a fifth of the later mean.
 """
 
 import argparse
@@ -44,7 +44,7 @@ RESERVE: Final = 8 * MIB
 UNITS: Final = 2
 FIXED: Final = (1, 2, 3, 4, 6, 8)
 BYTES: Final = (2.0 * MIB, 0.0, 16_384.0, 0.0)
-SECONDS: Final = (4e-3, 0.0, 3e-5, 0.0)
+SECONDS: Final = (12e-3, 0.0, 9e-5, 0.0)
 HOST_SHARE: Final = 0.4
 UNSTEADY: Final = 0.2
 _HOLD: Final = """
@@ -194,7 +194,7 @@ async def serve(
             await runner.answer([str(length) for length in lengths])
 
     callers = [asyncio.create_task(caller()) for _ in range(16)]
-    await asyncio.sleep(1.0)  # until it is under way
+    await asyncio.sleep(2.0)  # until it is under way
     began = time.monotonic()
     if meanwhile is not None:
         await meanwhile(admission)
@@ -264,11 +264,11 @@ def settle(seconds: float) -> dict[str, Any]:
     within_s = max((at for at, held, bound in seen if held > bound), default=0.0)
     end = seen[-1][0]
     later = tokens.rate(taken_at + end / 2, taken_at + end)
-    windows = [start / 4 for start in range(int((end - 0.5) * 4))]
+    windows = [start / 4 for start in range(int((end - 1.0) * 4))]
     unsteady = [
-        start + 0.5
+        start + 1.0
         for start in windows
-        if abs(tokens.rate(taken_at + start, taken_at + start + 0.5) / later - 1) > UNSTEADY
+        if abs(tokens.rate(taken_at + start, taken_at + start + 1.0) / later - 1) > UNSTEADY
     ]
     return {
         "admission_settle_s": max(within_s, max(unsteady, default=0.0)),

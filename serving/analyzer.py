@@ -9,11 +9,11 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from data.contract import Prediction
-from data.errors import ArtifactError
 from data.manifest import Manifest, read_manifest
 from serving.batching.planner import TOKEN_BUDGET, run_in_batches
+from serving.engines.choice import chosen_engine, make_engine
 from serving.engines.protocol import Engine, Outputs
-from serving.logits import LOGITS, Logits
+from serving.logits import Logits
 from serving.model_folder import MODEL_KIND, ModelSpec, read_spec
 from serving.predictions import ProbabilityArrays, probabilities, to_predictions
 from serving.windows import (
@@ -76,30 +76,22 @@ class Analyzer:
         return self.answers(self.logits(windows).named(), windows)
 
 
-def load_analyzer(folder: Path, *, threads: int = 1) -> Analyzer:
-    """Load a model folder, hashes checked, with the engine that its format names.
+def load_analyzer(folder: Path, *, engine: str | None = None, threads: int = 1) -> Analyzer:
+    """Load a model folder, hashes checked.
 
     Args:
         folder: a model folder (serving/model_folder.py).
+        engine: of ``serving.engines.choice.ENGINES``, or ``plain`` for the one that the folder's
+            format names; None takes what ``make tune-engine`` chose for this model on this
+            machine, else the plain one.
         threads: compute threads of the engine.
 
     Raises:
-        ArtifactError: a file is missing or altered, or the format is not servable.
-        EngineError: the engine cannot load the graph.
+        ArtifactError: a file is missing or altered.
+        EngineError: there is no such engine, or it cannot load the model.
     """
     manifest = read_manifest(folder, MODEL_KIND)
     spec = read_spec(folder)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    engine: Engine
-    if spec.format in {"onnx-fp32", "onnx-int8"}:
-        from serving.engines.onnx_runtime import OnnxRuntimeEngine
-
-        engine = OnnxRuntimeEngine(folder / "model.onnx", LOGITS, threads=threads)
-    elif spec.format == "torch-fp32":
-        from serving.encoder import load_encoder
-        from serving.engines.pytorch import PytorchEngine
-
-        engine = PytorchEngine(load_encoder(folder), threads=threads)
-    else:
-        raise ArtifactError(f"no engine serves format {spec.format!r}; export the model to ONNX")
-    return Analyzer(tokenizer, engine, spec, manifest)
+    name = engine or chosen_engine(folder, manifest.digest)
+    return Analyzer(tokenizer, make_engine(name, folder, threads=threads), spec, manifest)

@@ -1,6 +1,7 @@
 """An exported embedding model to INT8, as thoroughly as its neighbours allow.
 
 int8.onnx   for ONNX Runtime: INT8 products, scaled while it runs
+qdq.onnx    for TensorRT and OpenVINO: explicit Q/DQ, scales from training texts
 
 The most thorough scheme is tried first; one that moves the vectors too far gives way to the next. A
 format that no scheme holds is left out, with every reason in the manifest; it is an error only
@@ -14,15 +15,24 @@ from typing import Any, Final
 import onnx
 
 from data.errors import ArtifactError, ExportError
-from data.manifest import Manifest, read_manifest, write_manifest
+from data.manifest import Manifest, read_labelled_reviews, read_manifest, write_manifest
+from serving.batching.planner import TOKEN_BUDGET, plan_batches
+from serving.embedder import Embedder
 from serving.embedding_folder import EMBEDDING_KIND, read_embedding_spec
+from serving.windows import pad
+from training.activations import Batch
 from training.export import precision_in_graph, quietly
 from training.export_embedding import copy_folder, embedder_of, graph_facts
+from training.qdq import SCHEMES as QDQ_SCHEMES
+from training.qdq import QdqReport, quantize_qdq
 from training.quantize_encoder import quantize_products
 from training.retrieval_parity import LIMITS, broken_retrieval, measure_retrieval, parity_texts
 
 INT8: Final = "int8.onnx"
-Quantise = Callable[[Path, Path], Any]
+QDQ: Final = "qdq.onnx"
+CALIBRATION_TEXTS: Final = 256
+Quantise = Callable[[Path, Path], QdqReport | None]
+"""From a graph to a quantised one."""
 
 
 def _is_ffn_down(node: onnx.NodeProto) -> bool:
@@ -96,25 +106,33 @@ def quantize_embedding(
         )
     copy_folder(exported, out)
     texts = parity_texts(split / "validation.jsonl", read_embedding_spec(exported).max_tokens)
-    expected = embedder_of(exported / "model.onnx", threads=threads).embed(texts)
+    source = embedder_of(exported / "model.onnx", threads=threads)
+    expected = source.embed(texts)
     formats = dict(parent.facts.get("formats", {}))
     left_out = dict(parent.facts.get("left_out", {}))
 
-    def attempt(name: str, source: Path, schemes: dict[str, Quantise]) -> None:
+    graphs = {
+        INT8: (exported / "model.onnx", SCHEMES),
+        QDQ: (
+            exported / "graph.onnx",
+            _static_schemes(_calibration(source, split / "train.jsonl"), threads),
+        ),
+    }
+    for name, (graph, schemes) in graphs.items():
         refused: dict[str, list[str]] = {}
         for scheme, quantise in schemes.items():
-            quantise(source, out / name)
+            report = quantise(graph, out / name)
             found = embedder_of(out / name, threads=threads).embed(texts)
             parity = measure_retrieval(expected, found)
             if not (problems := broken_retrieval(parity, LIMITS["int8"])):
-                facts = graph_facts(out / name, parity.model_dump())
+                told = {} if report is None else {"quantised": report.model_dump()}
+                facts = graph_facts(out / name, parity.model_dump(), **told)
                 formats[name] = facts | {"scheme": scheme, "refused_schemes": refused}
-                return
+                break
             refused[scheme] = problems
-        (out / name).unlink()
-        left_out[name] = refused
-
-    attempt(INT8, exported / "model.onnx", SCHEMES)
+        else:
+            (out / name).unlink()
+            left_out[name] = refused
     _check_demanded(demanded, formats, left_out, exported)
     if INT8 in formats and not precision_in_graph(out / INT8)["integer_products"]:
         raise ExportError(f"{str(out / INT8)!r} computes nothing in INT8; not called INT8")
@@ -129,6 +147,25 @@ def quantize_embedding(
             "left_out": left_out,
         },
     )
+
+
+def _calibration(model: Embedder, part: Path) -> list[Batch]:
+    """Windows of training texts, padded as they are served."""
+    texts = [row.review.text for row in read_labelled_reviews(part)][:CALIBRATION_TEXTS]
+    if not texts:
+        raise ArtifactError(f"{str(part)!r} holds no text to take scales from; pass a split")
+    windows = model.windows(texts).ids
+    batches = plan_batches([len(window) for window in windows], TOKEN_BUDGET)
+    return [pad([windows[row] for row in rows], model.pad_id) for rows in batches]
+
+
+def _static_schemes(batches: Sequence[Batch], threads: int) -> dict[str, Quantise]:
+    def of(scheme: str) -> Quantise:
+        return lambda source, target: quantize_qdq(
+            source, target, batches, scheme=scheme, threads=threads
+        )
+
+    return {scheme: of(scheme) for scheme in QDQ_SCHEMES}
 
 
 def _check_demanded(

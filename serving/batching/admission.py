@@ -8,6 +8,7 @@ batches slow each other down (serving/batching/gradient.py). Their predicted byt
 Free memory is short of what batches in flight took already; that part is put back, or they would
 be counted twice. It is what this process grew by since it was last at rest, but never more than
 what was predicted for the batches in flight: a second model that is loaded meanwhile is no batch.
+All of it is as of the last reading, so that the limit stays put between two.
 """
 
 import asyncio
@@ -74,6 +75,7 @@ class Admission:
         self._reading = memory()
         self._own_at_rest = self._reading.own
         self._read_at = time.monotonic()
+        self._in_flight_when_read = 0
         self._timer: asyncio.TimerHandle | None = None
         self._starved_since: float | None = None
 
@@ -81,8 +83,27 @@ class Admission:
         """Predicted bytes that may be in flight together now; negative when memory is gone."""
         self._read()
         grown = max(self._reading.own - self._own_at_rest, 0)
-        own = min(grown, self._in_flight_bytes)
+        own = min(grown, self._in_flight_when_read)
         return self._reading.free + own - self._settings.reserve_bytes
+
+    def share_bytes(self, workers: int, *, efficient: int) -> int:
+        """What one batch may take, so that several can be in flight.
+
+        Short memory first costs batches in flight, down to those that admission begins with, and
+        only then makes batches so small that they are slow.
+
+        Args:
+            workers: that batches are to be shared among.
+            efficient: bytes of a batch that is large enough to be fast.
+        """
+        whole = self.limit_bytes()
+        even = whole // min(workers, self.limit_batches)
+        return max(even, min(efficient, whole // min(workers, self._settings.first_batches)))
+
+    def overcommitted(self) -> bool:
+        """Read at once: whether memory went to others since what is in flight was admitted."""
+        self._read(max_age_s=0.0)
+        return self._in_flight_bytes > self.limit_bytes()
 
     @property
     def limit_batches(self) -> int:
@@ -204,11 +225,14 @@ class Admission:
         self._timer = None
         self._wake()
 
-    def _read(self) -> None:
+    def _read(self, max_age_s: float | None = None) -> None:
         now = time.monotonic()
-        if now - self._read_at < self._settings.read_interval_s:
+        if now - self._read_at < (
+            self._settings.read_interval_s if max_age_s is None else max_age_s
+        ):
             return
         self._reading = self._memory()
+        self._in_flight_when_read = self._in_flight_bytes
         self._read_at = now
         if self._in_flight == 0:
             self._own_at_rest = self._reading.own

@@ -142,7 +142,7 @@ class CostModel:
     @property
     def settled(self) -> bool:
         """Whether enough was seen to tell a slow batch from a wrong guess."""
-        return self._observed >= _SETTLED
+        return self.measured > 0 or self._observed >= _SETTLED
 
     def observe(self, shape: Shape, seconds: float) -> None:
         """Learn from a batch that was answered."""

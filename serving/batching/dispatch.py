@@ -178,12 +178,9 @@ class Dispatcher(Generic[Answer]):
         return True
 
     def _batch_bytes(self) -> int:
-        """An even share of the memory, unless it makes batches so small that they are slow."""
-        whole = self._admission.limit_bytes()
         length = max(1, round(self.lengths.mean))
         efficient = self._costs.bytes_needed(shape_of([length] * max(1, self.budget // length)))
-        together = min(self._settings.workers, self._admission.limit_batches)
-        limit = min(max(whole // together, efficient // 2), whole)
+        limit = self._admission.share_bytes(self._settings.workers, efficient=efficient)
         cap = self._costs.cap_bytes
         return limit if cap is None else min(limit, cap)
 
@@ -217,7 +214,7 @@ class Dispatcher(Generic[Answer]):
             permit = await self._admission.acquire(self._costs.bytes_needed(shape))
         except EngineMemoryError as error:
             batch.shape = shape
-            self._retries.failed(batch, error)
+            self._retries.failed(batch, error, memory_went=True)
             return
         except asyncio.CancelledError:
             self._retries.again(batch)
@@ -275,8 +272,9 @@ class Dispatcher(Generic[Answer]):
         if self._running.pop(batch.number, None) is None:
             return  # its worker was given up, and another answers
         if isinstance(result, BaseException):
+            others = isinstance(result, EngineMemoryError) and self._admission.overcommitted()
             self._release(batch)
-            self._retries.failed(batch, result)
+            self._retries.failed(batch, result, memory_went=others)
         else:
             base_s = self._costs.base_seconds(batch.shape)
             # While the model still learns what a batch should take, it tells no slow-down.

@@ -68,11 +68,20 @@ class Retries(Generic[Answer]):
         """Let a batch that never ran go first."""
         self._batches.appendleft(batch)
 
-    def failed(self, batch: Batch[Answer], error: BaseException) -> None:
-        """A batch raised: halve it, or try its one row again, or answer with the error."""
+    def failed(
+        self, batch: Batch[Answer], error: BaseException, *, memory_went: bool = False
+    ) -> None:
+        """A batch raised: halve it, or try its one row again, or answer with the error.
+
+        Args:
+            batch: that failed.
+            error: of the engine, or of admission.
+            memory_went: to others; a shape that does not fit now is then no cap for later.
+        """
         memory = isinstance(error, EngineMemoryError)
         if memory:
-            self._costs.out_of_memory(batch.shape)
+            if not memory_went:
+                self._costs.out_of_memory(batch.shape)
             self._observer.out_of_memory(
                 model=self._name, rows=batch.shape.rows, tokens=batch.shape.longest
             )

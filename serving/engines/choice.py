@@ -1,14 +1,170 @@
-"""Which engine runs a folder, and the model around it."""
+"""Which engines a model's folder can run on, and the one that does: by name, or as tuned.
 
+An engine is one line of ``ENGINES``: the file it reads, the library it needs, how it is made.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
 
 from tokenizers import Tokenizer
 
 from data.errors import EngineError
 from data.manifest import read_manifest
 from serving.embedder import Embedder
-from serving.embedding_folder import EMBEDDING_KIND, EmbeddingSpec, read_embedding_spec
+from serving.embedding_folder import EMBEDDING_KIND, read_embedding_spec
+from serving.engines.model_files import ModelFiles, Role, read_model_files
 from serving.engines.protocol import Engine
+from serving.engines.tuned import tuned_engine
+
+if TYPE_CHECKING:
+    from serving.engines.open_vino import Precision as OpenVinoPrecision
+    from serving.engines.unpadded import Precision as TorchPrecision
+
+PLAIN: Final = "plain"
+"""The name that takes a folder's plain engine, whatever was tuned: for parity and evidence."""
+Make = Callable[[ModelFiles, Path, int], Engine]
+
+
+@dataclass(frozen=True)
+class EngineMaker:
+    """How one engine is made.
+
+    Attributes:
+        reads: the file that it needs.
+        library: the module that it needs.
+        mend: what to do where the library is missing.
+        make: from the folder, the file and the number of threads.
+        device: where it computes, and so how its time is measured.
+    """
+
+    reads: Role
+    library: str
+    mend: str
+    make: Make
+    device: Literal["cpu", "gpu"] = "cpu"
+
+
+def _padded(files: ModelFiles, path: Path, threads: int) -> Engine:
+    from serving.engines.pytorch import PytorchEngine
+
+    return PytorchEngine(files.load_torch(), threads=threads)
+
+
+def _unpadded(precision: "TorchPrecision") -> Make:
+    def make(files: ModelFiles, path: Path, threads: int) -> Engine:
+        from serving.engines.unpadded import UnpaddedEngine
+
+        return UnpaddedEngine(files.load_torch(), precision=precision, threads=threads)
+
+    return make
+
+
+def _onnx_runtime(files: ModelFiles, path: Path, threads: int) -> Engine:
+    from serving.engines.onnx_runtime import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(path, files.outputs, threads=threads)
+
+
+def _open_vino(precision: "OpenVinoPrecision", group_size: int | None = 128) -> Make:
+    def make(files: ModelFiles, path: Path, threads: int) -> Engine:
+        from serving.engines.open_vino import OpenVinoEngine
+
+        return OpenVinoEngine(
+            path, files.outputs, precision=precision, threads=threads, group_size=group_size
+        )
+
+    return make
+
+
+_SETUP: Final = "run `make setup`, which installs locks/main.txt"
+BASELINE: Final = "torch-fp32-padded"
+"""The model as it was trained, batch padded: what others are compared with, never a choice."""
+
+ENGINES: Final[dict[str, EngineMaker]] = {
+    BASELINE: EngineMaker("torch", "torch", _SETUP, _padded),
+    "torch-fp32": EngineMaker("torch", "torch", _SETUP, _unpadded("fp32")),
+    "onnxruntime-fp32": EngineMaker("onnx", "onnxruntime", _SETUP, _onnx_runtime),
+    "openvino-fp32": EngineMaker("graph", "openvino", _SETUP, _open_vino("fp32")),
+    "torch-bf16": EngineMaker("torch", "torch", _SETUP, _unpadded("bf16")),
+    "openvino-bf16": EngineMaker("graph", "openvino", _SETUP, _open_vino("bf16")),
+    "torch-int8": EngineMaker("torch", "torch", _SETUP, _unpadded("int8")),
+    "openvino-int8": EngineMaker("graph", "openvino", _SETUP, _open_vino("int8")),
+    "openvino-int8-rows": EngineMaker("graph", "openvino", _SETUP, _open_vino("int8", None)),
+    "openvino-int8-static": EngineMaker("qdq", "openvino", _SETUP, _open_vino("int8")),
+    "onnxruntime-int8": EngineMaker("onnx-int8", "onnxruntime", _SETUP, _onnx_runtime),
+}
+"""By name, the most exact first."""
+
+
+def engines_of(folder: Path) -> list[str]:
+    """Engines whose file the folder holds and whose library is installed, the most exact first.
+
+    Raises:
+        ArtifactError: it is no model's folder.
+    """
+    files = read_model_files(folder)
+    return [
+        name
+        for name, maker in ENGINES.items()
+        if name != BASELINE
+        and files.path(maker.reads) is not None
+        and importlib.util.find_spec(maker.library) is not None
+    ]
+
+
+def plain_engine(folder: Path) -> str:
+    """The engine of a folder that nobody tuned: ONNX Runtime, or torch where nothing is exported.
+
+    Raises:
+        ArtifactError: it is no model's folder.
+    """
+    names = read_model_files(folder).names
+    if (folder / names.get("onnx", "")).is_file():
+        return "onnxruntime-fp32"
+    if "torch" in names:
+        return BASELINE
+    return "onnxruntime-fp32" if "onnx" in names else "onnxruntime-int8"
+
+
+def make_engine(name: str, folder: Path | str, *, threads: int = 1) -> Engine:
+    """Make one engine for a folder; hashes are not checked here.
+
+    Args:
+        name: of ``ENGINES``, or ``plain``.
+        folder: of a classifier or an embedding model.
+        threads: compute threads.
+
+    Raises:
+        ArtifactError: it is no model's folder.
+        EngineError: no such engine, its file or library is missing, or it cannot load the model.
+    """
+    folder = Path(folder)
+    name = plain_engine(folder) if name == PLAIN else name
+    if name not in ENGINES:
+        raise EngineError(f"no engine {name!r}; the engines are {list(ENGINES)!r}")
+    maker, files = ENGINES[name], read_model_files(folder)
+    path = files.path(maker.reads)
+    if path is None:
+        lacking = files.names.get(maker.reads)
+        what = f"lacks {lacking!r}" if lacking else f"is of a format without {maker.reads!r} files"
+        raise EngineError(
+            f"engine {name!r} cannot serve {str(folder)!r}: it {what}; export the model again, or "
+            f"take one of {engines_of(folder)!r}"
+        )
+    if importlib.util.find_spec(maker.library) is None:
+        raise EngineError(
+            f"engine {name!r} needs {maker.library!r}, which is not installed; {maker.mend}"
+        )
+    return maker.make(files, path, threads)
+
+
+def chosen_engine(folder: Path, digest: str) -> str:
+    """The engine that was tuned for this model on this machine, else the plain one."""
+    tuned = tuned_engine(digest)
+    return tuned if tuned in engines_of(folder) else plain_engine(folder)
 
 
 def load_embedder(folder: Path, *, engine: str | None = None, threads: int = 1) -> Embedder:
@@ -16,34 +172,16 @@ def load_embedder(folder: Path, *, engine: str | None = None, threads: int = 1) 
 
     Args:
         folder: an embedding folder (serving/embedding_folder.py).
-        engine: a name, such as onnxruntime-fp32; none takes the folder's plain default, ONNX
-            Runtime in fp32, or torch where nothing is exported.
+        engine: of ``ENGINES``; None takes what ``make tune-engine`` chose for this model on this
+            machine, else the plain one.
         threads: compute threads of the engine.
 
     Raises:
         ArtifactError: a file is missing or altered.
         EngineError: there is no such engine, or it cannot load the folder.
     """
-    read_manifest(folder, EMBEDDING_KIND)
+    manifest = read_manifest(folder, EMBEDDING_KIND)
     spec = read_embedding_spec(folder)
-    name = engine or ("onnxruntime-fp32" if (folder / "model.onnx").is_file() else "torch-fp32")
+    name = engine or chosen_engine(folder, manifest.digest)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return Embedder(tokenizer, _engine(name, folder, spec, threads), spec)
-
-
-def _engine(name: str, folder: Path, spec: EmbeddingSpec, threads: int) -> Engine:
-    graphs = {"onnxruntime-fp32": "model.onnx", "onnxruntime-int8": "int8.onnx"}
-    if name in graphs:
-        from serving.engines.onnx_runtime import OnnxRuntimeEngine
-        from serving.sentence_encoder import OUTPUT
-
-        return OnnxRuntimeEngine(folder / graphs[name], [OUTPUT], threads=threads)
-    if name == "torch-fp32":
-        from serving.engines.pytorch import PytorchEngine
-        from serving.sentence_encoder import load_sentence_encoder
-
-        model = load_sentence_encoder(
-            folder / "source", pooling=spec.pooling, normalize=spec.normalize
-        )
-        return PytorchEngine(model, threads=threads)
-    raise EngineError(f"no engine {name!r}; the engines are {[*graphs, 'torch-fp32']!r}")
+    return Embedder(tokenizer, make_engine(name, folder, threads=threads), spec)

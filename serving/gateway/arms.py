@@ -73,7 +73,10 @@ async def load_arms(deployment: Deployment, shared: Shared) -> Live[Deployment, 
         for arm in deployment.arms:
             analyzer = await asyncio.to_thread(load_arm, arm, shared.settings)
             runner = await shared.start_runner(
-                PredictionWriter(analyzer), name=_version(arm), warm_up=_WARM_UP
+                PredictionWriter(analyzer),
+                name=_version(arm),
+                digest=arm.manifest_digest,
+                warm_up=_WARM_UP,
             )
             arms[arm.name] = LoadedArm(arm, runner)
     except BaseException:

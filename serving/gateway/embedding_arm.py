@@ -43,7 +43,12 @@ async def load_embedding(
         EngineError: the engine cannot load the model, or does not answer.
     """
     model = EmbeddingModel(await asyncio.to_thread(_load, deployment, shared.settings))
-    runner = await shared.start_runner(model, name=deployment.model_version, warm_up=_WARM_UP)
+    runner = await shared.start_runner(
+        model,
+        name=deployment.model_version,
+        digest=deployment.manifest_digest,
+        warm_up=_WARM_UP,
+    )
     return Live(deployment, {"champion": LoadedEmbedder(deployment, model, runner)})
 
 

@@ -121,7 +121,7 @@ class Stage(Generic[AnyDeployment, AnyArm]):
         """Put another deployment to work; what goes wrong becomes a warning, and the old stays.
 
         Args:
-            read: the other deployment; raises MatjipError.
+            read: the other deployment, from its file.
         """
         async with self._one_at_a_time:
             old = self._live
@@ -131,9 +131,10 @@ class Stage(Generic[AnyDeployment, AnyArm]):
                     self.warning = None
                     return "unchanged"
                 new = await self._load(deployment)
-            except MatjipError as error:
-                _log.error("the new deployment is not served: %s", error)
-                self.warning = f"the new deployment is not served: {error}"
+            except Exception as error:  # noqa: BLE001  # the old one answers, whatever this is
+                why = str(error) if isinstance(error, MatjipError) else repr(error)
+                _log.error("the new deployment is not served: %s", why)
+                self.warning = f"the new deployment is not served: {why}"
                 return "refused"
             self._live, self._reasons, self.warning = new, [], None
             self._swapped(deployment)

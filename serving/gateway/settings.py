@@ -45,8 +45,11 @@ class ServingSettings(BaseModel):
     reserve_mib: int = Field(
         default=256, ge=0, description="Memory that batches leave free, on that device."
     )
-    costs_file: str | None = Field(
-        default=None, min_length=1, description="A fitted cost model; else a cautious prior."
+    costs_folder: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Cost models fitted on this machine, as `cost_file` names them; a model "
+        "without one begins with a cautious prior.",
     )
     batch_tokens: int = Field(default=4_096, ge=8, description="Padded tokens of one batch.")
     batch_wait_ms: float = Field(

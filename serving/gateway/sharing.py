@@ -35,43 +35,65 @@ class Shared:
         )
 
     async def start_runner(
-        self, model: TextModel[Answer], *, name: str, warm_up: str
+        self, model: TextModel[Answer], *, name: str, digest: str, warm_up: str
     ) -> BatchRunner[Answer]:
         """A runner that has answered once: an engine's first run is slow, and no caller's to wait.
 
         Args:
             model: loaded.
             name: of the runner, in metrics and messages.
+            digest: of the model's manifest.
             warm_up: a text.
 
         Raises:
+            ArtifactError: its cost model cannot be read.
             EngineError: the model does not answer.
         """
         runner = BatchRunner(
             model,
             name=name,
             admission=self.admission,
-            costs=self._costs(model),
+            costs=self._costs(model, digest),
             settings=self.settings.batching(),
             observer=self.metrics.batches,
         )
         await runner.start()
         self.metrics.batches.show(name)
-        (answer,) = await runner.answer([warm_up], timeout_s=_WARM_UP_S)
-        if isinstance(answer, EngineError):
+        try:
+            await _answer_once(runner, warm_up)
+        except BaseException:
             await runner.drain(0.0)
-            raise answer
+            raise
         return runner
 
     def measure(self) -> None:
         """Bring the metrics of admission up to now: without batches nobody else does."""
         self.metrics.batches.admission(state=self.admission.state())
 
-    def _costs(self, model: TextModel[Any]) -> CostModel:
-        if self.settings.costs_file is not None:
-            return CostModel.load(Path(self.settings.costs_file))
+    def _costs(self, model: TextModel[Any], digest: str) -> CostModel:
+        if self.settings.costs_folder is not None:
+            path = cost_file(Path(self.settings.costs_folder), digest, model.engine.name)
+            if path.is_file():
+                return CostModel.load(path)
         return CostModel.unfitted(computes_padding=model.engine.computes_padding)
 
     async def close(self, runners: Iterable[BatchRunner[Any]]) -> None:
         """Stop runners that nobody has asked yet."""
         await asyncio.gather(*(runner.drain(0.0) for runner in runners))
+
+
+def cost_file(folder: Path, digest: str, engine: str) -> Path:
+    """Where the cost model of a model in an engine stands: both decide what a batch costs.
+
+    Args:
+        folder: of this machine's cost models.
+        digest: of the model's manifest.
+        engine: its ``name``.
+    """
+    return folder / f"{digest[:12]}-{engine}.json"
+
+
+async def _answer_once(runner: BatchRunner[Any], text: str) -> None:
+    (answer,) = await runner.answer([text], timeout_s=_WARM_UP_S)
+    if isinstance(answer, EngineError):
+        raise answer

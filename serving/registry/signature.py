@@ -45,3 +45,14 @@ CLASSIFIER_SIGNATURE: Final = Signature(
         {"name": "aspects", "required": True, **_scores("string")},
     ),
 )
+EMBEDDING_SIGNATURE: Final = Signature(
+    inputs=({"name": "input", "type": "string", "required": True},),
+    outputs=(
+        {
+            "name": "embedding",
+            "required": True,
+            "type": "array",
+            "items": {"type": "double"},
+        },
+    ),
+)

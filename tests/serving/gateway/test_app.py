@@ -57,6 +57,8 @@ def test_from_an_answer_to_an_outcome(gateway, deployment, folder, assert_error)
     )
     assert answer.status_code == 200
     assert answer.headers["X-Request-Id"] == "checkout-7"
+    timing = [part.split(";")[0] for part in answer.headers["Server-Timing"].split(", ")]
+    assert timing == ["read", "answer", "store", "serialise"]
     body = answer.json()
     assert body["deployment_id"] == deployment.deployment_id
     for number, (item, unit) in enumerate(

@@ -34,6 +34,18 @@ def test_every_wrong_value_is_named_at_once_and_no_password_is_shown():
     assert "secret" not in said
 
 
+def test_batching_and_admission_follow_the_settings():
+    settings = read_settings(
+        {"MATJIP_BATCH_TOKENS": "512", "MATJIP_QUEUE_S": "2", "MATJIP_RESERVE_MIB": "64"}
+    )
+    assert settings.batching().max_batch_tokens == 512
+    assert settings.batching().max_queue_s == 2.0
+    assert settings.batching().workers == settings.workers
+    assert settings.admission().reserve_bytes == 64 * 2**20
+    with pytest.raises(SettingsError, match="MATJIP_DEADLINE_S: '0'"):
+        read_settings({"MATJIP_DEADLINE_S": "0"})
+
+
 def test_other_parts_variables_are_left_alone():
     environment = {"MATJIP_TEST_POSTGRES_URL": "x", "MATJIP_DEMO": "y"}
     assert read_settings(environment) == ServingSettings()

@@ -1,0 +1,130 @@
+"""The engine that was chosen by measuring, kept by model and machine: ``var/engines/*.json``."""
+
+import os
+from pathlib import Path
+from typing import Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from data.manifest import canonical_digest, write_text_atomically
+from serving.engines.hardware import Hardware, this_hardware
+
+HOME_VARIABLE: Final = "MATJIP_VAR"
+
+
+class QualityBudget(BaseModel):
+    """How far an engine's answers may be from those of the folder's most exact engine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    cos_mean: float = Field(default=0.995, ge=-1, le=1)
+    cos_p1: float = Field(default=0.98, ge=-1, le=1, description="First percentile of the texts.")
+    top10_overlap: float = Field(default=0.94, ge=0, le=1, description="Of nearest neighbours.")
+    batch_invariant: bool = Field(
+        default=False, description="Whether no answer may depend on its batch-mates."
+    )
+
+
+class MeasuredEngine(BaseModel):
+    """One engine as it was measured beside the others.
+
+    Attributes:
+        engine: its name in ``ENGINES``.
+        name: library, version and precision.
+        tokens_per_s: real tokens a second, per core on a CPU.
+        latency_ms: median wall time of one window alone.
+        peak_mib: most memory that a batch took.
+        cos_mean: cosine of a window's outputs with the reference's, mean of all windows.
+        cos_p1: their first percentile.
+        cos_min: the lowest.
+        top10_overlap: share of ten nearest windows that are the reference's too.
+        alone_cos_min: the lowest cosine of a window alone with itself among others.
+        batch_invariant: what the engine claims.
+        error: why it could not be measured; the other figures are None then.
+        verdict: why it was picked, or not.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    engine: str
+    name: str = ""
+    tokens_per_s: float | None = None
+    latency_ms: float | None = None
+    peak_mib: float | None = None
+    cos_mean: float | None = None
+    cos_p1: float | None = None
+    cos_min: float | None = None
+    top10_overlap: float | None = None
+    alone_cos_min: float | None = None
+    batch_invariant: bool = False
+    error: str | None = None
+    verdict: str = ""
+
+
+class EngineChoice(BaseModel):
+    """What was chosen, for which model, on which machine, and on what evidence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_digest: str
+    hardware: Hardware
+    budget: QualityBudget
+    reference: str
+    engine: str
+    windows: int
+    tokens: int
+    threads: int
+    measured: tuple[MeasuredEngine, ...]
+    seal: str = ""
+
+    @model_validator(mode="after")
+    def _is_as_it_was_written(self) -> Self:
+        if self.seal and self.seal != self.content_digest:
+            raise ValueError(f"seal={self.seal!r} is not that of what stands here")
+        return self
+
+    @property
+    def content_digest(self) -> str:
+        """Of all but the seal."""
+        return canonical_digest(self.model_dump(mode="json", exclude={"seal"}))
+
+
+def engines_home() -> Path:
+    """``engines`` below ``MATJIP_VAR``, else below ``var`` in the working folder."""
+    return Path(os.environ.get(HOME_VARIABLE, "var")) / "engines"
+
+
+def choice_path(home: Path, model_digest: str, hardware: Hardware) -> Path:
+    """Where a choice is kept."""
+    return home / f"{model_digest[:16]}-{hardware.key}.json"
+
+
+def costs_path(choice: Path) -> Path:
+    """Where the cost model of the chosen engine is kept, beside the choice."""
+    return choice.with_suffix(".costs.json")
+
+
+def write_choice(path: Path, choice: EngineChoice) -> None:
+    """Keep a choice."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sealed = choice.model_copy(update={"seal": choice.content_digest})
+    write_text_atomically(path, sealed.model_dump_json(indent=2) + "\n")
+
+
+def read_choice(path: Path, model_digest: str, hardware: Hardware) -> EngineChoice | None:
+    """A choice that was kept; None where there is none, or it was altered or made elsewhere."""
+    try:
+        choice = EngineChoice.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+    if not choice.seal or (choice.model_digest, choice.hardware) != (model_digest, hardware):
+        return None
+    return choice
+
+
+def tuned_engine(model_digest: str) -> str | None:
+    """The engine chosen for a model on the machine at hand; None where none was."""
+    hardware = this_hardware()
+    path = choice_path(engines_home(), model_digest, hardware)
+    choice = read_choice(path, model_digest, hardware)
+    return choice.engine if choice else None
