@@ -17,7 +17,10 @@ NOT_LOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefi
 	language tune targets pretrain-llm train-llm merge-llm quantize-llm compare-llm \
 	evaluate-llm gate-llm \
 	register-llm deploy-llm \
-	mlflow serve serve-llm contract compile submit images real-data bench bench-setup bench-lock lock clean
+	embedding train-embedding export-embedding quantize-embedding check-tensorrt evaluate-embedding \
+	register-embedding deploy-embedding \
+	mlflow serve serve-llm contract compile submit images real-data bench bench-setup bench-lock \
+	lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*##' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -38,6 +41,9 @@ demo: setup  ## train, deploy, compare and promote on this machine, then show th
 
 language: setup  ## labels and summaries to a language model in INT8, measured and judged
 	$(CLI) language $(ARGS)
+
+embedding: setup  ## labels to an embedding model in ONNX, fp16 and INT8, measured and deployed
+	$(CLI) embedding $(ARGS)
 
 tune: setup  ## search for a better recipe: make tune KIND=encoder ARGS="--trials 10"
 	$(CLI) tune $(or $(KIND),encoder) $(ARGS)
@@ -95,6 +101,20 @@ gate-llm: setup  ## may the language model go on
 register-llm: setup  ## both language models, their prompts and evidence into MLflow
 	$(STEP)
 deploy-llm: setup  ## the language model's aliases to what the gateway serves
+	$(STEP)
+train-embedding: setup  ## make an embedding model, or bring in a published one
+	$(STEP)
+export-embedding: setup  ## torch to ONNX in fp32 and fp16, checked
+	$(STEP)
+quantize-embedding: setup  ## its INT8 and Q/DQ graphs, checked
+	$(STEP)
+check-tensorrt: setup  ## are its graphs shaped as TensorRT takes them; needs no GPU
+	$(STEP)
+evaluate-embedding: setup  ## what it finds, beside fp32 and TF-IDF
+	$(STEP)
+register-embedding: setup  ## the embedding model and its evidence into MLflow
+	$(STEP)
+deploy-embedding: setup  ## a registered version to what the gateway serves; ARGS="--set version=2"
 	$(STEP)
 compare: setup  ## what was served and fed back, to a verdict
 	$(STEP)

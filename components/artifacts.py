@@ -33,10 +33,8 @@ def show_evaluation(
     shutil.copyfile(folder / "report.md", summary.path)
 
 
-def show_language_evaluation(
-    folder: Path, metrics: Metrics, report: HTML, summary: Markdown
-) -> None:
-    """Fill KFP's artifacts from a language evaluation; the candidate's figures are shown."""
+def show_figures(folder: Path, metrics: Metrics, report: HTML, summary: Markdown) -> None:
+    """Fill KFP's artifacts from an evaluation without curves; the candidate's figures are shown."""
     values: dict[str, Any] = json.loads((folder / "metrics.json").read_bytes())
     for name, figure in values["metrics"]["candidate"].items():
         if figure.get("value") is not None:

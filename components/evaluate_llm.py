@@ -29,7 +29,7 @@ def evaluate_llm(
     import os
     from pathlib import Path
 
-    from components.artifacts import show_language_evaluation
+    from components.artifacts import show_figures
     from data.settings import parse_settings
     from training.language_delivery import LanguageEvaluationSettings, evaluate_language_candidate
 
@@ -45,5 +45,5 @@ def evaluate_llm(
         judge_key=os.environ.get("MATJIP_JUDGE_KEY"),
     )
     evaluation.metadata.update({"digest": manifest.digest, "inputs": inputs})
-    show_language_evaluation(Path(evaluation.path), metrics, report, summary)
+    show_figures(Path(evaluation.path), metrics, report, summary)
     return manifest.digest

@@ -9,6 +9,7 @@ from data.errors import SettingsError
 from data.manifest import file_sha256
 from pipelines.local import Home, RunRecord
 from serving.experiments.store import ExperimentStore
+from training.embedding_recipe import embedding_recipe_text
 from training.language_recipe import language_recipe_text
 from training.recipe import read_recipe
 
@@ -54,6 +55,22 @@ def encoder_arguments(
         "models": str(home.folder("models")),
         **given,
     }
+
+
+def embedding_arguments(
+    home: Home, *, labels: str | None = None, recipe: str = "embedding-tiny", **given: Any
+) -> dict[str, Any]:
+    """Arguments of ``train_embedding``; ``given`` wins over the defaults.
+
+    KorSTS is asked where ``MATJIP_REAL_DATA`` names the folder of korsts_dev.tsv.gz.
+
+    Raises:
+        SettingsError: the labels or the recipe are not there.
+    """
+    korsts = Path(os.environ.get("MATJIP_REAL_DATA", "")) / "korsts_dev.tsv.gz"
+    asked = {"evaluation_settings": f"korsts: {korsts.resolve()}\n"} if korsts.is_file() else {}
+    arguments = encoder_arguments(home, labels=labels, **(asked | given))
+    return arguments | {"recipe": given.get("recipe") or embedding_recipe_text(recipe)}
 
 
 def language_arguments(

@@ -19,12 +19,14 @@ from data.labelling import labelling_config
 from data.manifest import read_manifest, write_json, write_text_atomically
 from pipelines.arguments import (
     compare_arguments,
+    embedding_arguments,
     home_from_environment,
     tracking_uri,
     train_arguments,
 )
 from pipelines.cluster import GRAPHS, compile_graphs, submit_graph
 from pipelines.demo import deployments_of, run_demo
+from pipelines.embedding import run_embedding
 from pipelines.language import run_language
 from pipelines.local import Home, RunRecord, load_run, new_run, run_graph, source_digest
 from pipelines.placement import local_placement
@@ -38,11 +40,13 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 PLACEMENT: Final = Path("pipelines/placement.yaml")
 _ENCODER: Final = ("train-and-deploy", "train-encoder")
 _LANGUAGE: Final = ("train-and-deploy", "train-language")
+_EMBEDDING: Final = ("train-embedding",)
+_LABELLED: Final = (*_ENCODER, *_EMBEDDING)
 _TRAFFIC: Final = ("compare-and-promote",)
 STEPS: Final = {
-    "ingest": (_ENCODER, "ingest-labels"),
-    "validate": (_ENCODER, "validate-labels"),
-    "split": (_ENCODER, "split-dataset"),
+    "ingest": (_LABELLED, "ingest-labels"),
+    "validate": (_LABELLED, "validate-labels"),
+    "split": (_LABELLED, "split-dataset"),
     "pretrain": (_ENCODER, "pretrain-encoder"),
     "train-sentiment": (_ENCODER, "train-sentiment"),
     "export": (_ENCODER, "export-onnx"),
@@ -61,6 +65,13 @@ STEPS: Final = {
     "gate-llm": (_LANGUAGE, "gate-llm"),
     "register-llm": (_LANGUAGE, "register-llm"),
     "deploy-llm": (_LANGUAGE, "deploy-llm"),
+    "train-embedding": (_EMBEDDING, "train-embedding"),
+    "export-embedding": (_EMBEDDING, "export-embedding"),
+    "quantize-embedding": (_EMBEDDING, "quantize-embedding"),
+    "check-tensorrt": (_EMBEDDING, "check-tensorrt"),
+    "evaluate-embedding": (_EMBEDDING, "evaluate-embedding"),
+    "register-embedding": (_EMBEDDING, "register-embedding"),
+    "deploy-embedding": (_EMBEDDING, "deploy-embedding"),
     "compare": (_TRAFFIC, "compare-arms"),
     "promote": (_TRAFFIC, "promote-model"),
 }
@@ -123,6 +134,16 @@ def language(
 
 
 @app.command()
+def embedding(
+    labels: Labels = None, recipe: RecipeName = "embedding-tiny", given: Set = None
+) -> None:
+    """Make an embedding model, export, quantise, measure and deploy it, on this machine."""
+    run_embedding(
+        home_from_environment(), labels=labels, recipe=recipe, given=_settings(given or [])
+    )
+
+
+@app.command()
 def tune(
     kind: Annotated[str, typer.Argument(help="encoder, or language.")],
     space: Annotated[str | None, typer.Option(help="A search space's name or path.")] = None,
@@ -159,6 +180,8 @@ def _run_for(home: Home, graphs: Sequence[str], run_id: str | None) -> RunRecord
     found = [run for run in runs if run is not None and run.graph in graphs]
     if found:
         return max(found, key=lambda run: run.run_id.removeprefix(run.graph))
+    if graphs == _EMBEDDING:
+        return new_run(home, graphs[0], embedding_arguments(home))
     if graphs != _TRAFFIC:
         return new_run(home, graphs[0], train_arguments(home))
     trained = runs[0] or last_deployed(home)
@@ -236,7 +259,11 @@ def serve(
 ) -> None:
     """Serve the last deployment on 127.0.0.1, until Ctrl-C."""
     home = home_from_environment()
-    record = load_run(home, run) if run else last_deployed(home, (*_ENCODER, "train-language"))
+    record = (
+        load_run(home, run)
+        if run
+        else last_deployed(home, (*_ENCODER, "train-language", *_EMBEDDING))
+    )
     assert record is not None  # noqa: S101  # a run that is named is there, or load_run says so
     command = [sys.executable, "-m", "serving.gateway.app", *deployments_of(record)]
     print(f"http://127.0.0.1:{port}/docs", flush=True)

@@ -10,6 +10,7 @@ from data.errors import MatjipError, SettingsError
 from pipelines.compare_and_promote import compare_and_promote
 from pipelines.placement import Placement, read_placement, unknown_steps
 from pipelines.train_and_deploy import train_and_deploy
+from pipelines.train_embedding import train_embedding
 from pipelines.train_encoder import train_encoder
 from pipelines.train_language import train_language
 from pipelines.tune import tune_encoder, tune_language
@@ -20,6 +21,7 @@ GRAPHS: Final = {
     "train-and-deploy": train_and_deploy,
     "train-encoder": train_encoder,
     "train-language": train_language,
+    "train-embedding": train_embedding,
     "compare-and-promote": compare_and_promote,
     "tune-encoder": tune_encoder,
     "tune-language": tune_language,

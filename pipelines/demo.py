@@ -21,6 +21,7 @@ from pipelines.summary import build_summary
 from pipelines.traffic import exposures_so_far, replay_held_out
 from pipelines.train_and_deploy import train_and_deploy
 from pipelines.train_encoder import train_encoder
+from serving.embedding_deployment import EMBEDDING_DEPLOYMENT_NAME
 from serving.registry.language_deploy import DEPLOYMENT_NAME
 
 REQUESTS: Final = 5000
@@ -100,6 +101,7 @@ def deployments_of(trained: RunRecord) -> list[str]:
     for step, option, name in (
         ("deploy-challenger", "--deployment", "deployment.json"),
         ("deploy-llm", "--language-deployment", DEPLOYMENT_NAME),
+        ("deploy-embedding", "--embedding-deployment", EMBEDDING_DEPLOYMENT_NAME),
     ):
         if trained.step(step) is not None:
             path = trained.artifact(step, "deployment") / name

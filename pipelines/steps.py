@@ -98,6 +98,11 @@ def one_step(
         raise SettingsError(
             f"step {step!r} has no parameter {sorted(unknown)!r}; it has {sorted(parameters)}"
         )
+    # --set version=2 is read as a number, and versions are text.
+    given = {
+        key: str(value) if isinstance(parameters[key], str) and isinstance(value, int) else value
+        for key, value in overrides.items()
+    }
     name = step.replace("-", "_")
     component = getattr(importlib.import_module(f"components.{name}"), name)
     executor = spec.components[spec.root.dag.tasks[step].component_ref.name].executor_label
@@ -116,6 +121,6 @@ def one_step(
             ).output
             for key, path in artifacts.items()
         }
-        component(**(parameters | dict(overrides)), **imported).set_container_image(image)
+        component(**(parameters | given), **imported).set_container_image(image)
 
     return single

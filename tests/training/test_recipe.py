@@ -9,11 +9,12 @@ import training
 from data.errors import SettingsError
 from training.recipe import Recipe, parse_recipe, read_recipe
 
-# A recipe of a language model has "tuning"; tests/training/test_launch.py is about those.
+# A recipe of a language model has "tuning" (tests/training/test_launch.py), one of an embedding
+# model "demanded" (tests/training/test_embedding_recipe.py).
 SHIPPED = sorted(
     path.stem
     for path in (Path(training.__file__).parent / "recipes").glob("*.yaml")
-    if "tuning" not in yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not {"tuning", "demanded"} & set(yaml.safe_load(path.read_text(encoding="utf-8")))
 )
 
 
