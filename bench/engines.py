@@ -36,7 +36,7 @@ BASELINE: Final = "torch-fp32-padded"
 NAIVE: Final = "naive"
 NAIVE_ROWS: Final = 32
 PLANNED: Final = f"sorted, {TOKEN_BUDGET} tokens"
-TEXTS: Final = 256
+TEXTS: Final = 192
 Batch = tuple[TokenIds, TokenIds]
 
 
