@@ -23,16 +23,11 @@ from data.errors import MatjipError
 from data.manifest import write_json
 from serving.batching.planner import TOKEN_BUDGET, plan_batches
 from serving.embedder import Embedder
-from serving.embedding_folder import read_embedding_spec
-from serving.engines.choice import engines_of, load_embedder
+from serving.engines.choice import BASELINE, engines_of, load_embedder
 from serving.engines.protocol import Engine, Floats, TokenIds
-from serving.engines.pytorch import PytorchEngine
-from serving.sentence_encoder import load_sentence_encoder
 from serving.windows import pad
 from training.retrieval_parity import measure_retrieval
 
-BASELINE: Final = "torch-fp32-padded"
-"""torch in fp32 as transformers runs it, every batch padded to its longest text."""
 NAIVE: Final = "naive"
 NAIVE_ROWS: Final = 32
 PLANNED: Final = f"sorted, {TOKEN_BUDGET} tokens"
@@ -54,16 +49,6 @@ def speed_texts(count: int, *, seed: int = SEED) -> list[str]:
     tokenizer = Tokenizer.from_file(str(embedding_folder("electra-base") / "tokenizer.json"))
     lengths = draw_lengths(count, seed=seed)
     return list(fit_texts(korean_sentences(seed=seed), lengths, tokenizer))
-
-
-def embedder_named(name: str, folder: Path) -> Embedder:
-    """An engine of the folder on one thread, or the baseline."""
-    if name != BASELINE:
-        return load_embedder(folder, engine=name, threads=1)
-    spec = read_embedding_spec(folder)
-    model = load_sentence_encoder(folder / "source", pooling=spec.pooling, normalize=spec.normalize)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return Embedder(tokenizer, PytorchEngine(model, threads=1), spec)
 
 
 def plans_of(windows: Sequence[Sequence[int]], pad_id: int) -> dict[str, list[Batch]]:
@@ -147,7 +132,7 @@ def measure_engines(*, budget_s: float, texts: int = TEXTS) -> dict[str, Any]:
     plans: dict[str, list[Batch]] = {}
     for name in names:
         try:
-            embedder = embedder_named(name, folder)
+            embedder = load_embedder(folder, engine=name, threads=1)
             plans = plans or plans_of(embedder.windows(corpus).ids, embedder.pad_id)
             embedder.engine.run(*plans[NAIVE][0])  # the first call prepares weights
         except MatjipError as error:
@@ -190,11 +175,13 @@ def measure_quality() -> dict[str, Any]:
     """Each engine of MiniLM against its own fp32."""
     folder = embedding_folder("minilm")
     texts = quality_texts()
-    reference = embedder_named(BASELINE, folder).embed(texts)
+    reference = load_embedder(folder, engine=BASELINE).embed(texts)
     answer: dict[str, Any] = {}
     for name in engines_of(folder):
         try:
-            answer[name] = quality_of(reference, embedder_named(name, folder), texts)
+            answer[name] = quality_of(
+                reference, load_embedder(folder, engine=name, threads=1), texts
+            )
         except MatjipError as error:
             answer[name] = {"failure": str(error)}
     return answer

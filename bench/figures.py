@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
-from bench.engines import BASELINE, NAIVE
+from bench.engines import NAIVE
+from serving.engines.choice import BASELINE
 
 Row = dict[str, Any]
 

@@ -3,9 +3,10 @@ import re
 
 import pytest
 
-from bench.figures import BASELINE, TARGETS, figures_of, shown
+from bench.figures import TARGETS, figures_of, shown
 from bench.readme_table import BEGINS, ENDS, ROOT, SNAPSHOT, table, with_table
 from bench.report import write_report
+from serving.engines.choice import BASELINE
 
 GOOD = {"cos_mean": 0.999, "cos_p1": 0.99, "cos_min": 0.9, "top10_overlap": 0.97}
 BAD = GOOD | {"top10_overlap": 0.5}
