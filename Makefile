@@ -19,7 +19,8 @@ NOT_LOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefi
 	register-llm deploy-llm \
 	embedding train-embedding export-embedding quantize-embedding check-tensorrt evaluate-embedding \
 	register-embedding deploy-embedding \
-	mlflow serve serve-llm contract compile submit images real-data bench bench-setup bench-lock lock clean
+	mlflow serve serve-llm contract compile submit images real-data bench bench-setup bench-lock \
+	lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*##' '{printf "  %-16s %s\n", $$1, $$2}'
