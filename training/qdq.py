@@ -52,6 +52,7 @@ class Scheme:
     smooth: bool
 
 
+QDQ_NAME: Final = "qdq.onnx"
 _FIRST_IN_BLOCK: Final = frozenset({"attention in", "ffn up"})
 _BUT_FFN_DOWN: Final[tuple[Role, ...]] = ("attention in", "attention out", "ffn up")
 _QUANTISERS: Final = ("QuantizeLinear", "DequantizeLinear")
