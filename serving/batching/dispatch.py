@@ -93,7 +93,7 @@ class Dispatcher(Generic[Answer]):
         """Seconds until what waits and runs, and some more tokens, are done."""
         running = sum(batch.shape.tokens for batch in self._running.values())
         tokens = self.waiting.tokens + running + more_tokens
-        measured = self._drained.seconds(tokens)
+        measured = self._drained.seconds(time.monotonic(), tokens)
         if measured is not None:
             return measured
         length = max(1, round(self.lengths.mean))
