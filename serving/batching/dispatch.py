@@ -109,7 +109,7 @@ class Dispatcher(Generic[Answer]):
         """
         for job in self.workers.lost(self._settings.stuck_s):
             self._observer.worker_died(model=self._name)
-            batch = None if job is None else self._jobs.get(id(job))
+            batch = None if job is None else self._jobs.pop(id(job), None)
             if batch is not None and self._running.pop(batch.number, None) is not None:
                 self._release(batch)
                 self._retries.worker_died(batch)

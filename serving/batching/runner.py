@@ -182,6 +182,11 @@ class BatchRunner(Generic[Answer]):
             reasons.append("not started")
         if self._draining:
             reasons.append("draining")
+        reasons += [
+            f"{task.get_name()} ended: {task.exception()!r}"
+            for task in self._tasks
+            if task.done() and not task.cancelled()
+        ]
         if self._no_thread:
             reasons.append(f"no worker thread can be made: {self._no_thread}")
         failing = self._health.reason()
