@@ -14,7 +14,7 @@ NOT_LOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefi
 
 .PHONY: help setup demo test check test-services ingest validate split pretrain train-sentiment export \
 	quantize evaluate gate register deploy compare promote \
-	language tune targets pretrain-llm train-llm merge-llm quantize-llm compare-llm \
+	language tune tune-engine targets pretrain-llm train-llm merge-llm quantize-llm compare-llm \
 	evaluate-llm gate-llm \
 	register-llm deploy-llm \
 	mlflow serve serve-llm contract compile submit images real-data bench bench-setup bench-lock lock clean
@@ -41,6 +41,9 @@ language: setup  ## labels and summaries to a language model in INT8, measured a
 
 tune: setup  ## search for a better recipe: make tune KIND=encoder ARGS="--trials 10"
 	$(CLI) tune $(or $(KIND),encoder) $(ARGS)
+
+tune-engine: setup  ## choose a model's engine by measuring: make tune-engine MODEL=folder; the last deployment's without
+	$(if $(MODEL),$(PY) -m serving.engines.tune $(MODEL),$(CLI) tune-engine $(ON) --) $(ARGS)
 
 check: setup  ## lint, types and import contracts
 	.venv/bin/ruff format --check .

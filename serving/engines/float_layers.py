@@ -1,12 +1,11 @@
 """A BERT-like layer in float32 or bfloat16: linear layers packed once, their epilogues fused."""
 
-from collections.abc import Callable
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from serving.engines.bert_family import Activation, Affine, Layer
+from serving.engines.bert_family import Activation, Affine, BertWeights, Layer
 
 # oneDNN lays a weight out for the rows it expects; this layout is also the best for a few.
 _ROWS_HINT: Final = 1024
@@ -69,6 +68,6 @@ class FloatLayer:
         return self._output_norm(self._down.added(inner, states))
 
 
-def float_layers(dtype: torch.dtype) -> Callable[[Layer, Activation], FloatLayer]:
-    """Packs layers in one type."""
-    return lambda layer, activation: FloatLayer(layer, activation, dtype)
+def float_layers(weights: BertWeights, dtype: torch.dtype) -> list[FloatLayer]:
+    """Pack an encoder's layers in one type."""
+    return [FloatLayer(layer, weights.activation, dtype) for layer in weights.layers]

@@ -5,7 +5,7 @@ windows, those of equal length together. What the layers compute with is their o
 float32, bfloat16 (serving/engines/float_layers.py) or INT8 (serving/engines/int8_layers.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Final, Literal, Protocol
 
 import torch
@@ -13,14 +13,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from data.errors import EngineError
-from serving.engines.bert_family import Activation, Layer, read_bert_family
+from serving.engines.bert_family import read_bert_family
 from serving.engines.float_layers import PackedLinear, float_layers
+from serving.engines.int8_layers import int8_layers
 from serving.engines.protocol import Outputs, TokenIds
 from serving.engines.pytorch import run_torch
 from serving.engines.token_layout import Group, TokenLayout, lay_tokens
 from serving.text_encoder import TextEncoder
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "int8"]
 
 # Scores of the windows that attention reads at once: they stay in a core's second-level cache.
 _SCORES_AT_ONCE: Final = 256 * 1024
@@ -60,13 +61,14 @@ class UnpaddedEngine:
         Raises:
             EngineError: the model is no BERT-like encoder, or this CPU lacks the precision.
         """
-        dtype, pack = _packer(precision)
+        _check_precision(precision)
+        dtype = torch.float32 if precision == "fp32" else torch.bfloat16
         weights = read_bert_family(model.backbone)
         torch.set_num_threads(threads)
         with torch.inference_mode():
-            self._layers: list[EncoderLayer] = [
-                pack(layer, weights.activation) for layer in weights.layers
-            ]
+            self._layers: Sequence[EncoderLayer] = (
+                int8_layers(weights) if precision == "int8" else float_layers(weights, dtype)
+            )
             self._project = PackedLinear(weights.project, dtype) if weights.project else None
         self._model = model
         self._weights = weights
@@ -137,15 +139,11 @@ def _read_in_bfloat16(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return torch.matmul(torch.softmax(scores, dim=-1), value)
 
 
-def _packer(
-    precision: Precision,
-) -> tuple[torch.dtype, Callable[[Layer, Activation], EncoderLayer]]:
-    if precision == "fp32":
-        return torch.float32, float_layers(torch.float32)
-    if precision == "bf16":
-        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # noqa: SLF001  # has no public name
-            raise EngineError(
-                "precision='bf16' needs a CPU with AVX-512 or AMX; use precision='fp32'"
-            )
-        return torch.bfloat16, float_layers(torch.bfloat16)
-    raise EngineError(f"precision={precision!r}: the unpadded engine has 'fp32' and 'bf16'")
+def _check_precision(precision: Precision) -> None:
+    mend = "use precision='fp32'"
+    if precision not in ("fp32", "bf16", "int8"):
+        raise EngineError(f"precision={precision!r} is none of 'fp32', 'bf16' and 'int8'; {mend}")
+    if precision != "fp32" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # noqa: SLF001  # has no public name
+        raise EngineError(f"precision={precision!r} needs a CPU with AVX-512; {mend}")
+    if precision == "int8" and not torch.cpu._is_vnni_supported():  # noqa: SLF001  # has no public name
+        raise EngineError(f"precision={precision!r} needs a CPU with AVX512-VNNI; {mend}")
