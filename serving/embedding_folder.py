@@ -24,6 +24,8 @@ from data.manifest import write_text_atomically
 
 EMBEDDING_KIND: Final = "embedding_model"
 SPEC_NAME: Final = "embedding_spec.json"
+VECTOR: Final = "embedding"
+"""The output's name; it stands here because a server without torch reads it too."""
 Pooling = Literal["mean", "cls"]
 
 
