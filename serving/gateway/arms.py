@@ -11,7 +11,7 @@ from serving.batching.runner import BatchRunner
 from serving.deployment import Arm, ArmName, Deployment
 from serving.engines.protocol import Outputs
 from serving.gateway.live import Live
-from serving.gateway.settings import ServingSettings
+from serving.gateway.settings import AUTO, ServingSettings
 from serving.gateway.sharing import Shared
 from serving.logits import Logits
 from serving.prediction_json import prediction_json
@@ -87,7 +87,8 @@ async def load_arms(deployment: Deployment, shared: Shared) -> Live[Deployment, 
 
 def load_arm(arm: Arm, settings: ServingSettings) -> Analyzer:
     """An arm's model, if it is the one that was deployed; see ``load_arms`` for the errors."""
-    analyzer = load_analyzer(arm.folder, threads=settings.engine_threads)
+    engine = None if settings.engine == AUTO else settings.engine
+    analyzer = load_analyzer(arm.folder, engine=engine, threads=settings.engine_threads)
     if analyzer.manifest.digest != arm.manifest_digest:
         raise ArtifactError(
             f"{arm.name} {_version(arm)}: {str(arm.folder)!r} holds the model "

@@ -34,7 +34,10 @@ class ServingSettings(BaseModel):
     )
     engine_threads: int = Field(default=1, ge=1, le=256, description="Threads inside one engine.")
     engine: str = Field(
-        default=AUTO, min_length=1, description="Of the classifiers; auto takes the tuned choice."
+        default=AUTO,
+        min_length=1,
+        description="Of the classifiers: a name of serving/engines/choice.py, plain for the one of "
+        "the folder's format, or auto for what was tuned on this machine, else the plain one.",
     )
     embedding_engine: str = Field(
         default=AUTO, min_length=1, description="Of the embedding model, likewise."

@@ -244,3 +244,16 @@ def test_openais_own_client_reads_the_answer(gateway):
     np.testing.assert_allclose(
         [row.embedding for row in answer.data], vectors(embed(gateway, TEXTS)), atol=2e-6
     )
+
+
+def test_the_engine_is_the_settings_choice(start_embedding):
+    with start_embedding(embedding_engine="torch-fp32") as client:
+        engine = client.get("/ready").json()["embedding"]["engine"]
+        found = vectors(embed(client, TEXTS))
+    with start_embedding(embedding_engine="torch-fp32-padded") as client:
+        assert client.get("/ready").json()["embedding"]["engine"] != engine
+        np.testing.assert_allclose(found, vectors(embed(client, TEXTS)), atol=1e-5)
+    with start_embedding(embedding_engine="fastest") as client:
+        ready = client.get("/ready")
+        assert ready.status_code == 503
+        assert "no engine 'fastest'" in ready.json()["reasons"][0]
