@@ -2,11 +2,8 @@
 
     python -m bench.admission [--seconds 6] [--rounds 3]
 
-The device is made small and repeatable, the memory is real: a batch sleeps on one of two units
-after a part of its time that needs none (so that other work on this machine's cores changes
-little), and holds as many bytes as it is predicted to need. Bytes count against a budget, which
-is what this process grew by and all that a child process holds; past it a batch is out of memory.
-The machine's own memory is not filled.
+The device is made small and repeatable (bench/sleeping_device.py); the machine's own memory is not
+filled: batches and the child live within a budget, past which a batch is out of memory.
 
 `admission_share`: tokens a second of adaptive admission over the best of the fixed limits, which
 run in turn in each round, medians over the rounds. `admission_settle_s`: a child takes half of the
@@ -19,33 +16,23 @@ import asyncio
 import json
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from statistics import median
 from typing import Any, Final
 
 import numpy as np
 import psutil
 
-from data.errors import EngineMemoryError
+from bench.sleeping_device import BUDGET, MIB, Budget, Device, costs, draw_texts
 from serving.batching.admission import Admission
-from serving.batching.costs import CostFile, CostModel, shape_of
 from serving.batching.memory import MemoryReading
 from serving.batching.observer import SilentObserver
 from serving.batching.runner import BatchRunner
 from serving.batching.settings import AdmissionSettings, BatchSettings
-from serving.engines.protocol import Outputs, TokenIds
-from serving.windows import Windows
 
-MIB: Final = 2**20
-BUDGET: Final = 120 * MIB
 RESERVE: Final = 8 * MIB
-UNITS: Final = 2
 FIXED: Final = (1, 2, 3, 4, 6, 8)
-BYTES: Final = (2.0 * MIB, 0.0, 16_384.0, 0.0)
-SECONDS: Final = (12e-3, 0.0, 9e-5, 0.0)
-HOST_SHARE: Final = 0.4
 UNSTEADY: Final = 0.2
 _HOLD: Final = """
 import sys
@@ -54,86 +41,6 @@ held[::4096] = b"x" * len(held[::4096])
 print("held", flush=True)
 sys.stdin.read()
 """
-
-
-def costs() -> CostModel:
-    """What the device's batches cost, known exactly."""
-    return CostModel(
-        CostFile(
-            computes_padding=True,
-            bytes_of=BYTES,
-            byte_margin=1.05,
-            seconds_of=SECONDS,
-            measured=200,
-        )
-    )
-
-
-class Budget:
-    """Memory that this process's batches and a child share; a ``MemorySource``."""
-
-    def __init__(self) -> None:
-        self._own = psutil.Process()
-        self._at_start = self._own.memory_info().rss
-        self.child: psutil.Process | None = None
-
-    def __call__(self) -> MemoryReading:
-        """See ``MemorySource``."""
-        own = self._own.memory_info().rss
-        return MemoryReading(BUDGET - max(own - self._at_start, 0) - self.taken(), own)
-
-    def taken(self) -> int:
-        """Bytes of the child."""
-        return 0 if self.child is None else int(self.child.memory_info().rss)
-
-
-class Device:
-    """An engine and its model: texts are lengths."""
-
-    name = "sleeping device"
-    batch_invariant = True
-    computes_padding = True
-    pad_id = 0
-
-    def __init__(self, budget: Budget) -> None:
-        self.engine = self
-        self._budget = budget
-        self._units = threading.Semaphore(UNITS)
-        self._lock = threading.Lock()
-        self._held = 0
-        self._costs = costs()
-
-    def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Outputs:
-        """Hold the predicted bytes, and sleep the predicted seconds."""
-        shape = shape_of([input_ids.shape[1]] * len(input_ids))
-        needed = int(self._costs.bytes_likely(shape))
-        with self._lock:
-            if self._held + needed + self._budget.taken() > BUDGET:
-                raise EngineMemoryError(f"{needed} bytes do not fit the budget")
-            self._held += needed
-        held = np.empty(needed, dtype=np.uint8)
-        held[::4096] = 1
-        seconds = self._costs.base_seconds(shape)
-        time.sleep(HOST_SHARE * seconds)
-        with self._units:
-            time.sleep((1 - HOST_SHARE) * seconds)
-        with self._lock:
-            self._held -= needed
-        return {"one": np.ones(len(input_ids), dtype=np.float32)}
-
-    def windows(self, texts: Sequence[str]) -> Windows:
-        """As many tokens as the text says."""
-        count = len(texts)
-        return Windows(
-            ids=[[1] * int(text) for text in texts],
-            text_index=np.arange(count, dtype=np.int64),
-            weights=np.ones(count, dtype=np.float32),
-            texts=count,
-        )
-
-    def answers(self, outputs: Outputs, windows: Windows) -> list[float]:
-        """Nothing to decode."""
-        return list(map(float, outputs["one"]))
 
 
 class Tokens(SilentObserver):
@@ -190,8 +97,7 @@ async def serve(
 
     async def caller() -> None:
         while True:
-            lengths = np.clip(random.lognormal(3.5, 0.6, 100), 3, 128).astype(int)
-            await runner.answer([str(length) for length in lengths])
+            await runner.answer(draw_texts(random, 100))
 
     callers = [asyncio.create_task(caller()) for _ in range(16)]
     await asyncio.sleep(2.0)  # until it is under way

@@ -16,6 +16,8 @@ from data.manifest import write_text_atomically
 MIB: Final = 2**20
 Lengths = TypeVar("Lengths", float, NDArray[np.int64] | NDArray[np.float64])
 P999: Final = 0.999
+_OF_BYTES: Final = (0, 1, 2, 3)
+_OF_SECONDS: Final = (0, 2, 3)
 _FEWEST: Final = 8
 _Z_P999: Final = 3.090
 _Z_SURE: Final = 1.645
@@ -77,10 +79,12 @@ class CostModel:
     """Bytes and seconds of a batch, linear in few features, none of them negative.
 
     Features are 1, rows, rows x longest and rows x longest squared (attention's scores) for an
-    engine that computes padding, else 1, rows, real tokens and their squares. Seconds are the
-    fitted ones times a pace that follows the last tens of batches; the fit itself follows slowly.
-    Bytes are not updated: nobody measures them while serving. What ran out of memory is a cap
-    that batches stay under, and that grows back as they succeed. Used from one thread.
+    engine that computes padding, else 1, rows, real tokens and their squares. Seconds leave rows
+    out: where batches are small they cannot be told from 1, and 1 is what batches are made for.
+    Seconds are the fitted ones times a pace that follows the last tens of batches; the fit itself
+    follows slowly. Bytes are not updated: nobody measures them while serving. What ran out of
+    memory is a cap that batches stay under, and that grows back as they succeed. Used from one
+    thread.
     """
 
     def __init__(self, file: CostFile):
@@ -103,7 +107,7 @@ class CostModel:
                 computes_padding=computes_padding,
                 bytes_of=(64.0 * MIB, 16_384.0, 262_144.0, 512.0),
                 byte_margin=1.25,
-                seconds_of=(2e-3, 1e-4, 5e-4, 1e-6),
+                seconds_of=(2e-3, 0.0, 5e-4, 1e-6),
                 measured=0,
             )
         )
@@ -159,7 +163,7 @@ class CostModel:
         self._observed += 1
         if self._observed % _SOLVE_EVERY == 0:
             before = self._seconds_of
-            self._seconds_of = _solve(self._gram, self._moment)
+            self._seconds_of = _solve(self._gram, self._moment, _OF_SECONDS)
             # The pace is relative to the fit: what the fit took over is not counted twice.
             moved = _dot(self._seconds_of, self._features(shape)) / _dot(
                 before, self._features(shape)
@@ -219,14 +223,14 @@ def fit_costs(measurements: Sequence[Measurement], *, computes_padding: bool) ->
     rows = np.asarray([blank._features(each.shape) for each in measurements])  # noqa: SLF001
     sizes = np.asarray([max(each.bytes, 1) for each in measurements], dtype=np.float64)
     times = np.asarray([max(each.seconds, 1e-7) for each in measurements])
-    bytes_of = _fit(rows, sizes)
+    bytes_of = _fit(rows, sizes, _OF_BYTES)
     ratios = sizes / np.maximum(rows @ np.asarray(bytes_of), 1.0)
     return CostModel(
         CostFile(
             computes_padding=computes_padding,
             bytes_of=bytes_of,
             byte_margin=upper_margin(ratios),
-            seconds_of=_fit(rows, times),
+            seconds_of=_fit(rows, times, _OF_SECONDS),
             measured=len(measurements),
         )
     )
@@ -246,13 +250,15 @@ def upper_margin(ratios: NDArray[np.float64]) -> float:
     return max(1.0 + _SMALLEST_MARGIN, seen + _SMALLEST_MARGIN, spread)
 
 
-def _fit(rows: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[float, ...]:
+def _fit(
+    rows: NDArray[np.float64], values: NDArray[np.float64], columns: tuple[int, ...]
+) -> tuple[float, float, float, float]:
     relative = rows / values[:, None]
-    return _solve(relative.T @ relative, relative.sum(axis=0))
+    return _solve(relative.T @ relative, relative.sum(axis=0), columns)
 
 
 def _solve(
-    gram: NDArray[np.float64], moment: NDArray[np.float64]
+    gram: NDArray[np.float64], moment: NDArray[np.float64], columns: tuple[int, ...]
 ) -> tuple[float, float, float, float]:
     """Non-negative least squares from its normal equations, columns scaled alike.
 
@@ -263,8 +269,8 @@ def _solve(
     scaled = gram / np.outer(scale, scale) + 1e-9 * np.eye(len(gram))
     wanted = moment / scale
     best, best_gain = np.zeros(len(gram)), 0.0
-    for size in range(1, len(gram) + 1):
-        for chosen in itertools.combinations(range(len(gram)), size):
+    for size in range(1, len(columns) + 1):
+        for chosen in itertools.combinations(columns, size):
             index = np.asarray(chosen)
             found = np.linalg.solve(scaled[np.ix_(index, index)], wanted[index])
             gain = float(found @ wanted[index])  # how far it brings the squares down

@@ -5,16 +5,14 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Generic, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Generic
 
 from data.errors import EngineError, EngineMemoryError
 from serving.batching.admission import Admission
+from serving.batching.compute import Computed, compute
 from serving.batching.costs import CostModel, shape_of
 from serving.batching.health import Health
-from serving.batching.lengths import ArrivalRate, LengthEstimate
+from serving.batching.lengths import ArrivalRate, DrainRate, LengthEstimate
 from serving.batching.observer import BatchObserver
 from serving.batching.planner import Limits, first_rows, flat_tokens, nearest_rows, worth_waiting
 from serving.batching.requests import Answer, Request, Row
@@ -23,24 +21,9 @@ from serving.batching.settings import BatchSettings
 from serving.batching.waiting import WaitingRows
 from serving.batching.workers import Job, Workers
 from serving.engines.protocol import Engine, Outputs
-from serving.windows import pad
 
 _OVERDUE = 10.0
 """A batch that takes so many times its predicted seconds is not merely slow."""
-
-
-class Computed(NamedTuple):
-    """What a worker brings back.
-
-    Attributes:
-        outputs: of the engine, a row per window.
-        finite: for each row, whether all of it is; (rows,).
-        seconds: in the engine.
-    """
-
-    outputs: Outputs
-    finite: NDArray[np.bool_]
-    seconds: float
 
 
 class Dispatcher(Generic[Answer]):
@@ -74,6 +57,7 @@ class Dispatcher(Generic[Answer]):
         self._observer = observer
         self._deliver = deliver
         self._arrivals = ArrivalRate()
+        self._drained = DrainRate()
         self._retries: Retries[Answer] = Retries(
             name=name, costs=costs, observer=observer, health=health
         )
@@ -107,12 +91,15 @@ class Dispatcher(Generic[Answer]):
 
     def queued_s(self, more_tokens: float = 0.0) -> float:
         """Seconds until what waits and runs, and some more tokens, are done."""
+        running = sum(batch.shape.tokens for batch in self._running.values())
+        tokens = self.waiting.tokens + running + more_tokens
+        measured = self._drained.seconds(tokens)
+        if measured is not None:
+            return measured
         length = max(1, round(self.lengths.mean))
         fixed, per_row = self._costs.row_seconds(float(length))
         rows = max(1.0, self.budget / length)
-        per_token = (fixed / rows + per_row) / length
-        running = sum(batch.shape.tokens for batch in self._running.values())
-        return (self.waiting.tokens + running + more_tokens) * per_token / self._settings.workers
+        return tokens * (fixed / rows + per_row) / length / self._settings.workers
 
     def look_after_workers(self) -> None:
         """Replace threads that are gone, and send their batches again.
@@ -160,6 +147,7 @@ class Dispatcher(Generic[Answer]):
             return None
         if again is not None:
             return again
+        self.waiting.refill(self.budget * self._settings.window_batches)
         oldest = self.waiting.oldest()
         if oldest is None or (not loaded and self._wait_for_company(oldest)):
             return None
@@ -203,7 +191,8 @@ class Dispatcher(Generic[Answer]):
             first = self.waiting.by_turn(limits.rows)
             rows = first[: first_rows([len(row.ids) for row in first], self._costs, limits)]
         self.waiting.take(rows)
-        return [row for row in rows if not row.dropped]
+        ready_at = time.monotonic() + self._costs.seconds(shape_of([len(row.ids) for row in rows]))
+        return [row for row in rows if not row.dropped and row.text.request.deadline > ready_at]
 
     async def _send(self, batch: Batch[Answer]) -> None:
         """Let a batch be run, as soon as it is admitted."""
@@ -232,7 +221,13 @@ class Dispatcher(Generic[Answer]):
         self._running[batch.number] = batch
         loop = asyncio.get_running_loop()
         job: Job[Computed] = Job(
-            partial(self._compute, [row.ids for row in batch.rows], batch.shape.longest),
+            partial(
+                compute,
+                self._engine,
+                [row.ids for row in batch.rows],
+                self._pad_id,
+                longest=batch.shape.longest,
+            ),
             lambda result: _call(loop, self._done, batch, job, result),
         )
         self._jobs[id(job)] = batch
@@ -244,26 +239,11 @@ class Dispatcher(Generic[Answer]):
         Raises:
             EngineError: the engine failed, or answered with values that are not finite.
         """
-        computed = self._compute(windows, shape_of(list(map(len, windows)), self._multiple).longest)
+        longest = shape_of(list(map(len, windows)), self._multiple).longest
+        computed = compute(self._engine, windows, self._pad_id, longest=longest)
         if not computed.finite.all():
             raise EngineError("the engine returned NaN or infinite values for a probe")
         return computed.outputs
-
-    def _compute(self, windows: list[list[int]], longest: int) -> Computed:
-        """In a worker's thread."""
-        input_ids, mask = pad(windows, self._pad_id, longest)
-        started = time.perf_counter()
-        outputs = self._engine.run(input_ids, mask)
-        seconds = time.perf_counter() - started
-        finite = np.ones(len(windows), dtype=np.bool_)
-        for name, values in outputs.items():
-            if len(values) != len(windows):
-                raise EngineError(
-                    f"the engine answered {len(values)!r} rows of {name!r} for {len(windows)!r} "
-                    "windows; its graph has no free batch axis: export it again"
-                )
-            finite &= np.isfinite(values.reshape(len(windows), -1)).all(axis=1)
-        return Computed(outputs, finite, seconds)
 
     def _done(
         self, batch: Batch[Answer], job: Job[Computed], result: Computed | BaseException
@@ -280,6 +260,8 @@ class Dispatcher(Generic[Answer]):
             # While the model still learns what a batch should take, it tells no slow-down.
             self._release(batch, result.seconds / base_s if self._costs.settled else None)
             self._costs.observe(batch.shape, result.seconds)
+            loaded = self.waiting.tokens >= self.budget
+            self._drained.add(time.monotonic(), batch.shape.tokens, loaded=loaded)
             self._answered(batch, result)
         self._wake.set()
 

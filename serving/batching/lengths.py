@@ -1,4 +1,4 @@
-"""How long texts are lately, and how fast they come: an estimate that follows the traffic."""
+"""How long texts are lately, how fast they come and go: estimates that follow the traffic."""
 
 from typing import Final
 
@@ -9,6 +9,7 @@ _EDGES_PER_OCTAVE: Final = 8
 _LONGEST: Final = 2**16
 _RESCALE: Final = 1e100
 _FORGOTTEN: Final = 50
+_AT_ONCE: Final = 64
 _EMPTY: Final = 1e-9
 
 
@@ -17,6 +18,10 @@ class LengthEstimate:
 
     Bins are whole tokens up to 64 and eighths of an octave above: a bucket's width is at most 9%
     of its length, and the whole is a few hundred numbers however long texts are.
+
+    Attributes:
+        mean: tokens.
+        seen: lengths so far.
     """
 
     def __init__(self, *, memory: int = 4_096, prior: int = 40):
@@ -35,14 +40,23 @@ class LengthEstimate:
         self._tokens = np.zeros(len(self._edges))
         self._memory = memory
         self._scale = 1.0  # new ones grow instead of all old ones shrinking at every step
-        self.add([prior])
-        self.seen = 0
+        self._fresh = [prior]
+        self.seen = -1
+        self._count_fresh()
 
     def add(self, lengths: list[int]) -> None:
         """Count lengths, in tokens."""
-        if not lengths:
+        self._fresh += lengths
+        if len(self._fresh) >= min(self.seen + 1, _AT_ONCE):
+            self._count_fresh()
+
+    def _count_fresh(self) -> None:
+        """Numpy is slow on few numbers, so they are counted many at once."""
+        if not self._fresh:
             return
-        lasting = lengths[-_FORGOTTEN * self._memory :]
+        self.seen += len(self._fresh)
+        lasting = self._fresh[-_FORGOTTEN * self._memory :]
+        self._fresh = []
         values = np.clip(np.asarray(lasting, dtype=np.int64), 1, _LONGEST)
         bins = np.searchsorted(self._edges, values)
         weights = self._scale * np.exp(np.arange(1, len(values) + 1) / self._memory)
@@ -53,12 +67,7 @@ class LengthEstimate:
             self._counts /= self._scale
             self._tokens /= self._scale
             self._scale = 1.0
-        self.seen = getattr(self, "seen", 0) + len(lengths)
-
-    @property
-    def mean(self) -> float:
-        """Tokens."""
-        return float(self._tokens.sum() / self._counts.sum())
+        self.mean = float(self._tokens.sum() / self._counts.sum())
 
     def quantile(self, share: float) -> int:
         """The length that a share of the texts does not exceed, rounded up to its bin's end.
@@ -68,12 +77,14 @@ class LengthEstimate:
         """
         if not 0 <= share <= 1:
             raise ValueError(f"share={share!r} is not between 0 and 1; ask for 0.95, not 95")
+        self._count_fresh()
         total = np.cumsum(self._counts)
         index = int(np.searchsorted(total, share * total[-1] * (1 - 1e-12)))
         return int(self._edges[min(index, len(self._edges) - 1)])
 
     def shares(self) -> list[tuple[int, float]]:
         """(longest length of the bin, its share), bins that are not empty, shortest first."""
+        self._count_fresh()
         shares = self._counts / self._counts.sum()
         filled = np.flatnonzero(shares > _EMPTY)
         return [(int(self._edges[index]), float(shares[index])) for index in filled]
@@ -106,3 +117,39 @@ class ArrivalRate:
         if self._gap_s is None or self._last is None:
             return float("inf")
         return max(self._gap_s, now - self._last)
+
+
+class DrainRate:
+    """Tokens a second that come out while more waits than the engine can take."""
+
+    def __init__(self, *, memory_s: float = 2.0):
+        """Start without any measure.
+
+        Args:
+            memory_s: after so many seconds under load an old one counts for 1/e.
+        """
+        self._memory_s = memory_s
+        self._tokens = 0.0
+        self._seconds = 0.0
+        self._last: float | None = None
+
+    def add(self, now: float, tokens: int, *, loaded: bool) -> None:
+        """Count a batch that came out at a moment of a monotonic clock.
+
+        Args:
+            now: seconds.
+            tokens: of the batch.
+            loaded: whether more than a batch still waits.
+        """
+        if self._last is not None:
+            gap = now - self._last
+            fade = float(np.exp(-gap / self._memory_s))
+            self._tokens = self._tokens * fade + tokens
+            self._seconds = self._seconds * fade + gap
+        self._last = now if loaded else None
+
+    def seconds(self, tokens: float) -> float | None:
+        """Until so many tokens are out; None where no load was seen for long enough to tell."""
+        if self._seconds < self._memory_s / 10 or not self._tokens:
+            return None
+        return tokens * self._seconds / self._tokens

@@ -13,6 +13,7 @@ from serving.windows import pad
 TOKEN_BUDGET: Final = 1024
 """Padded tokens of one batch: sorted within it, padding is 1.017 of the real tokens."""
 _FIXED_SHARE: Final = 0.03
+_LEAST_FIXED_TOKENS: Final = 24
 
 
 def plan_batches(lengths: Sequence[int], token_budget: int) -> Iterator[NDArray[np.int64]]:
@@ -97,6 +98,8 @@ def nearest_rows(
     may = (rows <= most) & (rows * longest <= limits.padding * real)
     may[0, anchor] = True
     fixed_s, row_s = costs.row_seconds(longest)
+    # No engine is as fast on a few tokens as on many, however little a fit makes of it.
+    fixed_s = max(fixed_s, float(row_s[0, 0]) * _LEAST_FIXED_TOKENS / float(longest[0, 0]))
     rate = np.where(may, real / (fixed_s + rows * row_s), 0.0)
     high, low = np.unravel_index(int(np.argmax(rate)), rate.shape)
     return int(low), anchor + int(high) + 1

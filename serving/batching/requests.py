@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -22,6 +23,7 @@ class Request(Generic[Answer]):
     Attributes:
         texts: as given.
         done: resolved when every text has its answer or its error.
+        deadline: of the monotonic clock; what would be later is not computed.
         answers: by the texts' places.
         turn: its place in the fair queue (serving/batching/waiting.py).
         closed: answered, cancelled or late: nothing of it is worth computing.
@@ -29,6 +31,7 @@ class Request(Generic[Answer]):
 
     texts: list[str]
     done: "asyncio.Future[None]"
+    deadline: float = math.inf
     answers: dict[int, Answer | EngineError] = field(default_factory=dict)
     turn: float = 0.0
     closed: bool = False

@@ -7,6 +7,7 @@ The three threaded parts overlap; everything between them happens in one event l
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 from typing import Final, Generic
 
@@ -128,6 +129,8 @@ class BatchRunner(Generic[Answer]):
             return []
         self._refuse_if_full(texts, timeout_s)
         request: Request[Answer] = Request(list(texts), asyncio.get_running_loop().create_future())
+        if timeout_s is not None:
+            request.deadline = time.monotonic() + timeout_s
         self._open.add(request)
         self._texts += len(texts)
         try:

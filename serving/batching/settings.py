@@ -28,6 +28,9 @@ class BatchSettings(BaseModel):
     max_padding: float = Field(
         default=1.05, ge=1.0, description="Padded over real tokens of one batch under load."
     )
+    window_batches: int = Field(
+        default=16, ge=1, description="Batches' worth of windows that are ordered by length."
+    )
     max_queue_texts: int = Field(default=4_096, ge=1, description="Texts that may wait at once.")
     max_queue_s: float = Field(
         default=10.0, gt=0, description="Seconds of work that may wait; more is refused at once."

@@ -79,8 +79,8 @@ def test_a_dear_start_fills_batches_and_a_free_one_leaves_no_padding():
     lengths = [10] * 4 + [11] * 4 + [12] * 4
     wide = limits_of(padding=float("inf"))
     assert nearest_rows(lengths, 5, costs_of(fixed=1.0), wide) == (0, 12)
-    low, high = nearest_rows(lengths, 5, costs_of(fixed=0.0), wide)
-    assert set(lengths[low:high]) == {11}
+    # Even where a fit sees no fixed seconds, a jump in length is not worth it.
+    assert nearest_rows([10] * 9 + [100] * 9, 3, costs_of(fixed=0.0), wide) == (0, 9)
 
 
 def test_equal_rows_above_a_jump_are_worth_it():
@@ -112,6 +112,7 @@ def requested(waiting, lengths):
     windows = lay_windows(ids, cls=1, sep=2, max_tokens=512, overlap_tokens=2)
     rows = rows_of(request, 0, windows, 0.0)
     waiting.add(rows)
+    waiting.refill(10**6)
     return request, rows
 
 
@@ -129,6 +130,24 @@ def test_requests_take_turns_by_their_tokens():
     assert served[5:10].count(small) == 2
     assert len(waiting) == 90
     assert waiting.tokens == 90 * 50
+
+
+def test_only_what_comes_first_is_ordered_by_length():
+    waiting = WaitingRows()
+    request = Request(["x"] * 9, SimpleNamespace(done=lambda: False))
+    ids = [[5] * length for length in (40, 30, 20, 10, 9, 8, 7, 6, 5)]
+    windows = lay_windows(ids, cls=1, sep=2, max_tokens=512, overlap_tokens=2)
+    rows = rows_of(request, 0, windows, 0.0)
+    waiting.add(rows)
+    waiting.refill(70)
+    assert waiting.around(rows[0], 9) == ([rows[1], rows[0]], 1)
+    waiting.take([rows[1]])
+    waiting.refill(70)
+    assert waiting.around(rows[0], 9) == ([rows[3], rows[2], rows[0]], 2)
+    assert waiting.drop(request) == 8
+    waiting.refill(70)
+    assert waiting.oldest() is None
+    assert len(waiting) == waiting.tokens == 0
 
 
 def test_what_is_dropped_or_taken_is_never_seen_again():
