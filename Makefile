@@ -14,7 +14,7 @@ NOT_LOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefi
 
 .PHONY: help setup demo test check test-services ingest validate split pretrain train-sentiment export \
 	quantize evaluate gate register deploy compare promote \
-	language tune targets pretrain-llm train-llm merge-llm quantize-llm compare-llm \
+	language tune tune-engine targets pretrain-llm train-llm merge-llm quantize-llm compare-llm \
 	evaluate-llm gate-llm \
 	register-llm deploy-llm \
 	embedding train-embedding export-embedding quantize-embedding check-tensorrt evaluate-embedding \
@@ -47,6 +47,9 @@ embedding: setup  ## labels to an embedding model in ONNX, fp16 and INT8, measur
 
 tune: setup  ## search for a better recipe: make tune KIND=encoder ARGS="--trials 10"
 	$(CLI) tune $(or $(KIND),encoder) $(ARGS)
+
+tune-engine: setup  ## choose a model's engine by measuring: make tune-engine MODEL=folder; the last deployment's without
+	$(if $(MODEL),$(PY) -m serving.engines.tune $(MODEL),$(CLI) tune-engine $(ON) --) $(ARGS)
 
 check: setup  ## lint, types and import contracts
 	.venv/bin/ruff format --check .

@@ -33,6 +33,7 @@ from pipelines.placement import local_placement
 from pipelines.real_data import run_real_data
 from pipelines.steps import one_step
 from pipelines.tune import run_tuning
+from pipelines.tune_engine import tune_engines
 from serving.registry.language_deploy import served_language_model, served_name
 from serving.vllm_report import report_path
 
@@ -166,6 +167,20 @@ def tune(
     )
     print((tuned / "trials.md").read_text(encoding="utf-8"))
     print(tuned / "best_recipe.yaml")
+
+
+@app.command("tune-engine")
+def tune_engine(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="Of `python -m serving.engines.tune`.")
+    ] = None,
+    run: Annotated[str | None, typer.Option(help="A run's id; the last one by default.")] = None,
+) -> None:
+    """Choose the engines of the last deployment's models by measuring."""
+    home = home_from_environment()
+    record = load_run(home, run) if run else last_deployed(home)
+    assert record is not None  # noqa: S101  # a run that is named is there, or load_run says so
+    tune_engines(record, arguments or [])
 
 
 @app.command("real-data")

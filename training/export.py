@@ -24,6 +24,7 @@ from data.errors import ExportError
 from data.manifest import Manifest, read_manifest, write_manifest
 from serving.analyzer import Analyzer, load_analyzer
 from serving.encoder import load_encoder
+from serving.engines.choice import PLAIN
 from serving.engines.onnx_runtime import OnnxRuntimeEngine
 from serving.logits import LOGITS
 from serving.model_folder import MODEL_KIND, read_spec, write_spec
@@ -168,7 +169,7 @@ def precision_in_graph(path: Path) -> dict[str, Any]:
 
 
 def _compare(source: Path, graph: Path, part: Path, threads: int) -> Parity:
-    reference = load_analyzer(source, threads=threads)
+    reference = load_analyzer(source, engine=PLAIN, threads=threads)
     spec = read_spec(source)
     export = Analyzer(
         reference.tokenizer,

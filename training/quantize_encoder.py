@@ -15,6 +15,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from data.errors import ArtifactError, ExportError
 from data.manifest import Manifest, read_manifest, write_manifest
 from serving.analyzer import Analyzer, load_analyzer
+from serving.engines.choice import PLAIN
 from serving.engines.onnx_runtime import OnnxRuntimeEngine
 from serving.logits import LOGITS
 from serving.model_folder import MODEL_KIND, read_spec, write_spec
@@ -94,7 +95,7 @@ def quantize_encoder(parent: Path, split: Path, out: Path, *, threads: int = 2) 
     manifest = read_manifest(parent, MODEL_KIND)
     read_manifest(split, "split")
     graph = out / "model.onnx"
-    reference = load_analyzer(parent, threads=threads)
+    reference = load_analyzer(parent, engine=PLAIN, threads=threads)
     if reference.spec.format != "onnx-fp32":
         raise ArtifactError(
             f"{str(parent)!r} has format {reference.spec.format!r}, expected 'onnx-fp32'; "

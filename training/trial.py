@@ -132,6 +132,7 @@ def sentiment_score(model: Path, split: Path, *, threads: int) -> float:
     """
     from data.contract import SENTIMENTS
     from serving.analyzer import load_analyzer
+    from serving.engines.choice import PLAIN
     from training.evaluation.gold import gold_arrays, in_contract_order
     from training.evaluation.intervals import point
     from training.evaluation.weighted import macro_f1
@@ -143,7 +144,7 @@ def sentiment_score(model: Path, split: Path, *, threads: int) -> float:
             f"the {PART} part has {len(rows)} reviews and no sentiment, so trials cannot be told "
             "apart; label more reviews, or split again with a larger validation_share"
         )
-    analyzer = load_analyzer(model, threads=threads)
+    analyzer = load_analyzer(model, engine=PLAIN, threads=threads)
     chances = in_contract_order(
         analyzer.probabilities([row.review.text for row in rows]),
         analyzer.spec.id2sentiment,

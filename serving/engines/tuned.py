@@ -33,7 +33,7 @@ class MeasuredEngine(BaseModel):
         name: library, version and precision.
         tokens_per_s: real tokens a second, per core on a CPU.
         latency_ms: median wall time of one window alone.
-        peak_mib: most memory that a batch took.
+        peak_mib: most memory that it took to load and to answer, weights included.
         cos_mean: cosine of a window's outputs with the reference's, mean of all windows.
         cos_p1: their first percentile.
         cos_min: the lowest.

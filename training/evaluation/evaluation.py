@@ -23,6 +23,7 @@ from data.manifest import (
     write_text_atomically,
 )
 from serving.analyzer import Analyzer, load_analyzer
+from serving.engines.choice import PLAIN
 from training.evaluation.baselines import Baseline, Predictor, fit_baselines
 from training.evaluation.curves import calibration_bins, confusions, roc_points
 from training.evaluation.figures import CALIBRATION_BINS, all_figures
@@ -284,7 +285,10 @@ def evaluate_models(
         raise DataUnfitError(
             f"part {part!r} of {str(split)!r} is empty; split a larger snapshot or name another"
         )
-    analyzers = {name: load_analyzer(folder, threads=threads) for name, folder in models.items()}
+    analyzers = {
+        name: load_analyzer(folder, engine=PLAIN, threads=threads)
+        for name, folder in models.items()
+    }
     contestants = {name: model_contestant(analyzer) for name, analyzer in analyzers.items()}
     base = reference_model({n: a.spec.format for n, a in analyzers.items()}, reference)
     try:

@@ -1,0 +1,282 @@
+"""``make tune-engine``: measure the engines a model's folder can run on here, and keep the best.
+
+python -m serving.engines.tune FOLDER
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from data.errors import EngineError, MatjipError, SettingsError
+from data.manifest import read_manifest
+from serving.analyzer import load_analyzer
+from serving.batching.calibrate import CalibrationRequest, calibrate
+from serving.embedding_folder import EMBEDDING_KIND
+from serving.engines.choice import BASELINE, PLAIN, engines_of, load_embedder, make_engine
+from serving.engines.hardware import this_hardware
+from serving.engines.measuring import measure_engines, sample_windows
+from serving.engines.tuned import (
+    EngineChoice,
+    MeasuredEngine,
+    QualityBudget,
+    choice_path,
+    costs_path,
+    engines_home,
+    read_choice,
+    write_choice,
+)
+from serving.text_model import TextModel
+
+WINDOWS: Final = 256
+_INVARIANT_COS: Final = 0.9999
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def judge(
+    measured: Sequence[MeasuredEngine], budget: QualityBudget
+) -> tuple[str, list[MeasuredEngine]]:
+    """The fastest engine within the budget, and every engine with the verdict on it.
+
+    Args:
+        measured: the reference first.
+        budget: of quality.
+
+    Raises:
+        EngineError: none could be measured, or none keeps to the budget.
+    """
+    fit = [row for row in measured if row.error is None and not broken_limits(row, budget)]
+    if not fit:
+        reasons = "; ".join(
+            f"{row.engine}: {row.error or ', '.join(broken_limits(row, budget))}"
+            for row in measured
+        )
+        raise EngineError(
+            f"no engine keeps to the quality budget ({reasons or 'none can run'}); widen it, or "
+            "export the model again"
+        )
+    best = max(fit, key=lambda row: row.tokens_per_s or 0.0)
+    return best.engine, [_judged(row, best, budget) for row in measured]
+
+
+def broken_limits(row: MeasuredEngine, budget: QualityBudget) -> list[str]:
+    """What of the budget an engine breaks, a phrase each."""
+    checks = {
+        "cos_mean": (row.cos_mean, budget.cos_mean),
+        "cos_p1": (row.cos_p1, budget.cos_p1),
+        "top10_overlap": (row.top10_overlap, budget.top10_overlap),
+    }
+    broken = [
+        f"{name}={value:.4f} < {least:g}"
+        for name, (value, least) in checks.items()
+        if value is not None and value < least
+    ]
+    if budget.batch_invariant:
+        if not row.batch_invariant:
+            broken.append("its answers depend on batch-mates")
+        elif row.alone_cos_min is not None and row.alone_cos_min < _INVARIANT_COS:
+            broken.append(f"alone_cos_min={row.alone_cos_min:.5f} < {_INVARIANT_COS:g}")
+    return broken
+
+
+def _judged(row: MeasuredEngine, best: MeasuredEngine, budget: QualityBudget) -> MeasuredEngine:
+    if row.error is not None:
+        verdict = row.error
+    elif row.engine == best.engine:
+        verdict = "picked"
+    elif broken := broken_limits(row, budget):
+        verdict = ", ".join(broken)
+    else:
+        share = (row.tokens_per_s or 0.0) / (best.tokens_per_s or 1.0)
+        verdict = f"{share:.2f} × the speed of {best.engine}"
+    return row.model_copy(update={"verdict": verdict})
+
+
+def tune_engine(
+    folder: Path,
+    *,
+    home: Path,
+    budget: QualityBudget | None = None,
+    texts: Sequence[str] | None = None,
+    windows: int = WINDOWS,
+    rounds: int = 2,
+    threads: int = 1,
+    again: bool = False,
+    costs: bool = True,
+    console: Console | None = None,
+) -> EngineChoice:
+    """Choose a folder's engine by measuring, or take the choice that was made before.
+
+    Args:
+        folder: of a classifier or an embedding model.
+        home: folder of the choices.
+        budget: of quality; the defaults of ``QualityBudget`` without.
+        texts: to measure on; made-up reviews of lognormal lengths without.
+        windows: how many are made up.
+        rounds: how often each batch is run by each engine.
+        threads: compute threads of each engine.
+        again: measure although there is a choice.
+        costs: also fit the cost model of the chosen engine.
+        console: where progress is shown; nowhere without.
+
+    Raises:
+        ArtifactError: the folder is not whole, or no model.
+        EngineError: no engine runs within the budget.
+    """
+    model_digest, hardware = read_manifest(folder).digest, this_hardware()
+    budget = budget or QualityBudget()
+    path = choice_path(home, model_digest, hardware)
+    kept = read_choice(path, model_digest, hardware)
+    if kept is not None and kept.budget == budget and not again:
+        return kept
+    model = _plain_model(folder)
+    sample = (
+        [list(window) for window in model.windows(texts).ids]
+        if texts
+        else sample_windows(model, windows)
+    )
+    names = engines_of(folder) or [BASELINE]
+    with Progress(console=console or Console(quiet=True), transient=True) as bar:
+        task = bar.add_task("tune")
+        measured = measure_engines(
+            names,
+            lambda name: make_engine(name, folder, threads=threads),
+            sample,
+            model.pad_id,
+            rounds=rounds,
+            progress=lambda what, done, total: bar.update(
+                task, description=what, completed=done, total=total
+            ),
+        )
+    engine, judged = judge(measured, budget)
+    choice = EngineChoice(
+        model_digest=model_digest,
+        hardware=hardware,
+        budget=budget,
+        reference=next(row.engine for row in measured if row.error is None),
+        engine=engine,
+        windows=len(sample),
+        tokens=sum(map(len, sample)),
+        threads=threads,
+        measured=tuple(judged),
+    )
+    write_choice(path, choice)
+    if costs:
+        _fit_costs(folder, choice, max(map(len, sample)), path)
+    return choice
+
+
+def _plain_model(folder: Path) -> TextModel[object]:
+    if read_manifest(folder).kind == EMBEDDING_KIND:
+        return load_embedder(folder, engine=PLAIN)
+    return load_analyzer(folder, engine=PLAIN)
+
+
+def _fit_costs(folder: Path, choice: EngineChoice, max_tokens: int, path: Path) -> None:
+    request = CalibrationRequest(
+        make="serving.engines.choice:make_engine",
+        arguments={
+            "name": choice.engine,
+            "folder": str(folder.resolve()),
+            "threads": choice.threads,
+        },
+        max_tokens=max(8, max_tokens),
+        max_batch_tokens=2048,
+        held_out=0,
+    )
+    calibrate(request).costs().save(costs_path(path))
+
+
+def table(choice: EngineChoice) -> Table:
+    """A choice, for people."""
+    shown = Table(title=f"{choice.engine} on {choice.hardware.cpu}, reference {choice.reference}")
+    for column in ("engine", "tokens/s", "× reference", "latency ms", "peak MiB"):
+        shown.add_column(column, justify="left" if column == "engine" else "right")
+    for column in ("cos mean", "p1", "min", "top-10", "alone", "verdict"):
+        shown.add_column(column, justify="left" if column == "verdict" else "right")
+    speeds = {row.engine: row.tokens_per_s for row in choice.measured}
+    slow = speeds[choice.reference] or 1.0
+    for row in choice.measured:
+        if row.error is not None:
+            shown.add_row(row.engine, *["–"] * 9, row.verdict, style="red")
+            continue
+        speed = row.tokens_per_s or 0.0
+        shown.add_row(
+            row.engine,
+            f"{speed:.0f}",
+            f"{speed / slow:.2f}",
+            f"{row.latency_ms:.1f}",
+            f"{row.peak_mib:.0f}",
+            *[f"{value:.4f}" for value in (row.cos_mean, row.cos_p1, row.cos_min)],
+            f"{row.top10_overlap:.3f}",
+            f"{row.alone_cos_min:.5f}",
+            row.verdict,
+            style="bold green" if row.engine == choice.engine else "",
+        )
+    return shown
+
+
+def _read_texts(path: Path | None) -> list[str] | None:
+    if path is None:
+        return None
+    try:
+        texts = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"--texts {str(path)!r} cannot be read: {error}; give a UTF-8 file, one text a line"
+        ) from error
+    if not texts:
+        raise SettingsError(f"--texts {str(path)!r} is empty; write one text a line")
+    return texts
+
+
+@app.command()
+def main(
+    folder: Annotated[Path, typer.Argument(help="Of a classifier or an embedding model.")],
+    texts: Annotated[Path | None, typer.Option(help="To measure on, one a line.")] = None,
+    windows: Annotated[int, typer.Option(help="How many are made up without.")] = WINDOWS,
+    rounds: Annotated[int, typer.Option(help="How often each batch is run.", min=1)] = 2,
+    threads: Annotated[int, typer.Option(help="Of each engine.", min=1)] = 1,
+    cos_mean: Annotated[float, typer.Option(help="At least.")] = QualityBudget().cos_mean,
+    cos_p1: Annotated[float, typer.Option(help="At least.")] = QualityBudget().cos_p1,
+    top10: Annotated[float, typer.Option(help="At least.")] = QualityBudget().top10_overlap,
+    batch_invariant: Annotated[  # noqa: FBT002  # typer's way
+        bool, typer.Option("--batch-invariant", help="No answer may depend on its batch-mates.")
+    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Measure anew.")] = False,  # noqa: FBT002
+    costs: Annotated[bool, typer.Option(help="Also fit memory and seconds per batch.")] = True,  # noqa: FBT002
+) -> None:
+    """Measure the engines that a model can run on here, and keep the fastest that is exact."""
+    console = Console()
+    try:
+        budget = QualityBudget(
+            cos_mean=cos_mean,
+            cos_p1=cos_p1,
+            top10_overlap=top10,
+            batch_invariant=batch_invariant,
+        )
+        choice = tune_engine(
+            folder,
+            home=engines_home(),
+            budget=budget,
+            texts=_read_texts(texts),
+            windows=windows,
+            rounds=rounds,
+            threads=threads,
+            again=again,
+            costs=costs,
+            console=console,
+        )
+    except (MatjipError, ValueError) as error:
+        console.print(f"{type(error).__name__}: {error}", style="red", markup=False)
+        raise typer.Exit(1) from error
+    console.print(table(choice))
+    console.print(str(choice_path(engines_home(), choice.model_digest, choice.hardware)))
+
+
+if __name__ == "__main__":
+    app()
