@@ -12,10 +12,14 @@ import pytest
 from onnx import helper, numpy_helper
 
 from data.errors import EngineError
+from serving.embedding_folder import read_embedding_spec
 from serving.engines.choice import BASELINE, make_engine
 from serving.engines.open_vino import OpenVinoEngine, import_openvino
 from serving.engines.protocol import Floats, TokenIds
+from serving.sentence_encoder import load_sentence_encoder
 from serving.windows import pad
+from training.export import export_dynamo, halved
+from training.qdq import quantize_qdq
 
 # How far the lowest cosine may be from 1; beyond batch-mates, nothing may move an answer.
 FARTHEST = {"fp32": 1e-6, "bf16": 1e-3, "int8": 1e-2}
@@ -168,6 +172,26 @@ def quantised(graph: Path, out: Path, *, activations: bool) -> Path:
 @pytest.mark.skipif(not has("INT8"), reason="this processor has no INT8 instructions")
 def test_a_graph_with_q_and_dq_runs_in_int8(small_model, tmp_path):
     graph = quantised(small_model / "graph.onnx", tmp_path / "qdq.onnx", activations=True)
+    engine = OpenVinoEngine(graph, ["embedding"], precision="int8")
+    batch = pad(rows(8, 40), 0)
+    expected = make_engine(BASELINE, small_model).run(*batch)["embedding"]
+    assert 1e-6 < 1 - (expected * answers(engine, batch)).sum(1).min() < 0.05
+
+
+@pytest.mark.skipif(not has("INT8"), reason="this processor has no INT8 instructions")
+@pytest.mark.parametrize("scheme", [None, "smoothquant, ffn-down in float"])
+def test_a_graph_in_fp16_runs_in_int8(small_model, tmp_path, scheme):
+    spec = read_embedding_spec(small_model)
+    model = load_sentence_encoder(
+        small_model / "source", pooling=spec.pooling, normalize=spec.normalize
+    )
+    halved(model.backbone)
+    graph = tmp_path / "fp16.onnx"
+    export_dynamo(model, graph, ["embedding"])
+    if scheme:
+        batches = [pad(rows(16, 40, seed=seed), 0) for seed in range(4)]
+        quantize_qdq(graph, tmp_path / "qdq.onnx", batches, scheme=scheme)
+        graph = tmp_path / "qdq.onnx"
     engine = OpenVinoEngine(graph, ["embedding"], precision="int8")
     batch = pad(rows(8, 40), 0)
     expected = make_engine(BASELINE, small_model).run(*batch)["embedding"]
