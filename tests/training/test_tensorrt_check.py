@@ -1,12 +1,7 @@
-from pathlib import Path
-
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
 from data.errors import ExportError
 from data.manifest import read_manifest
-from training.rtx_gate import check_tensorrt_shape
 from training.tensorrt_check import CHECK_KIND, check_tensorrt
 
 pytest.importorskip(
@@ -30,16 +25,11 @@ def test_a_graph_that_is_not_there_is_said_to_be_absent(embedding_onnx, tmp_path
     assert graphs["qdq.onnx"]["status"] == "absent"
 
 
-def test_a_graph_that_tensorrt_does_not_know_is_refused(tmp_path: Path):
-    shape = ["batch", "tokens"]
-    graph = helper.make_graph(
-        [helper.make_node("NoSuchOperator", ["input_ids"], ["y"], domain="own")],
-        "odd",
-        [helper.make_tensor_value_info("input_ids", TensorProto.INT64, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
-    )
-    path = tmp_path / "odd.onnx"
-    opsets = [helper.make_opsetid("", 19), helper.make_opsetid("own", 1)]
-    onnx.save(helper.make_model(graph, opset_imports=opsets), str(path))
-    with pytest.raises(ExportError, match=r"odd\.onnx"):
-        check_tensorrt_shape(path, max_batch=2, max_tokens=8)
+def test_a_refusal_is_recorded_with_what_the_builder_said(embedding_int8, tmp_path, monkeypatch):
+    def refuse(graph, *, max_batch, max_tokens):
+        raise ExportError(f"{graph.name} for {max_batch} windows of {max_tokens} tokens: no")
+
+    monkeypatch.setattr("training.tensorrt_check.check_tensorrt_shape", refuse)
+    graphs = check_tensorrt(embedding_int8, tmp_path / "check", max_batch=4).facts["graphs"]
+    said = {"status": "refused", "reason": "qdq.onnx for 4 windows of 24 tokens: no"}
+    assert graphs["qdq.onnx"] == said

@@ -52,14 +52,14 @@ def test_a_format_that_finds_less_than_fp32_does_not_pass(
     worse = iter([False, True, True])
 
     def figures(how, reviews, settings):
-        return {"retyped_mrr": {"value": 0.9 if next(worse) else 0.8, "low": 0, "high": 1, "n": 3}}
+        return {"retyped_mrr": {"value": 0.9 if next(worse) else 0.7, "low": 0, "high": 1, "n": 3}}
 
     monkeypatch.setattr(retrieval, "_figures", figures)
     facts = evaluate_embedding(
         language_split, embedding_onnx, tmp_path / "out", settings=SETTINGS
     ).facts
     assert facts["verdict"] == "fail"
-    assert "retyped_mrr of the served format is 0.8000" in facts["reason"]
+    assert "retyped_mrr of the served format is 0.7000" in facts["reason"]
 
 
 def test_a_tie_counts_against_the_wanted_review():
