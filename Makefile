@@ -12,14 +12,15 @@ NOT_LOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefi
 	cuda-cupti cuda-nvrtc cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse \
 	cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
 
-.PHONY: help setup demo test check test-services ingest validate split pretrain train-sentiment export \
+.PHONY: help setup demo test check bench-gpu test-services ingest validate split pretrain train-sentiment export \
 	quantize evaluate gate register deploy compare promote \
 	language tune tune-engine targets pretrain-llm train-llm merge-llm quantize-llm compare-llm \
 	evaluate-llm gate-llm \
 	register-llm deploy-llm \
 	embedding train-embedding export-embedding quantize-embedding check-tensorrt evaluate-embedding \
 	register-embedding deploy-embedding build-engine \
-	mlflow serve serve-llm contract compile submit images real-data bench bench-setup bench-lock lock clean
+	mlflow serve serve-llm contract compile submit images real-data bench bench-setup bench-lock \
+	lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*##' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -58,6 +59,9 @@ check: setup  ## lint, types and import contracts
 
 test: check  ## lint, types, import contracts and tests
 	.venv/bin/pytest -m "not services and not gpu" -n 2 --dist loadfile
+
+bench-gpu: setup  ## encoder engines on an NVIDIA GPU, to var/bench
+	$(PY) -m bench.engines_gpu $(ARGS)
 
 test-services: setup  ## tests against real servers and containers, which it installs and starts
 	tests/services/run

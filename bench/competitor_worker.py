@@ -8,8 +8,8 @@ the one that is asked for.
     python competitor_worker.py sentence-transformers FOLDER '{"backend": "torch"}'
     python competitor_worker.py infinity FOLDER '{"engine": "torch", "dtype": "bfloat16"}'
 
-A line in is ``{"texts": [...], "vectors": path or null}``; a line out is the processor and wall
-seconds that they took, tokenising included.
+A line in is ``{"texts": [...], "batch_size": 32, "vectors": path or null}``; a line out is the
+processor and wall seconds that they took, tokenising included.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 ONNX_INT8 = "onnx/model_qint8_avx512_vnni.onnx"
 OPENVINO_INT8 = "openvino/openvino_model_qint8_quantized.xml"
@@ -74,7 +74,7 @@ def export_openvino(source: str, out: str, calibration: str, texts: str) -> None
 
 
 def sentence_transformers(folder: str, backend: str, **settings: Any) -> Callable[..., Any]:
-    """``SentenceTransformer.encode``, with the batch size that is fastest here."""
+    """``SentenceTransformer.encode``."""
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -106,60 +106,43 @@ def infinity(folder: str, **settings: Any) -> Callable[..., Any]:
 
     torch.set_num_threads(1)
     loop = asyncio.new_event_loop()
-    running: dict[int, Any] = {}
-
-    def engine_of(batch_size: int) -> Any:
-        if batch_size not in running:
-            for other in running.values():
-                loop.run_until_complete(other.astop())
-            running.clear()
-            arguments = EngineArgs(
-                model_name_or_path=".",
-                batch_size=batch_size,
-                device="cpu",
-                model_warmup=False,
-                trust_remote_code=False,
-                **settings,
-            )
-            running[batch_size] = AsyncEngineArray.from_args([arguments])[0]
-            loop.run_until_complete(running[batch_size].astart())
-        return running[batch_size]
+    arguments = EngineArgs(
+        model_name_or_path=".",
+        device="cpu",
+        model_warmup=False,
+        trust_remote_code=False,
+        **settings,
+    )
+    engine = AsyncEngineArray.from_args([arguments])[0]
+    loop.run_until_complete(engine.astart())
 
     def encode(texts: Sequence[str], batch_size: int) -> Any:
-        engine = engine_of(batch_size)
+        # Its queue reads the batch size at each turn.
+        vars(engine)["_batch_handler"].max_batch_size = batch_size
         vectors, _ = loop.run_until_complete(engine.embed(sentences=list(texts)))
         return np.stack(vectors)
 
     return encode
 
 
-def fastest_batch_size(encode: Callable[..., Any], texts: Sequence[str]) -> int:
-    """Of the usual ones, the size whose processor time is least, warmed up."""
-    seconds = {}
-    for batch_size in (16, 32, 64):
-        encode(texts[:8], batch_size)
-        began = time.process_time()
-        encode(texts, batch_size)
-        seconds[batch_size] = time.process_time() - began
-    return min(seconds, key=lambda size: seconds[size])
+def answers_apart() -> TextIO:
+    """Where answers go; what libraries print goes to standard error from now on."""
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return channel
 
 
-def serve(encode: Callable[..., Any], *, batch_size: int | None = None) -> None:
-    """Answer lines until standard input ends; else the first one's texts choose the batch size."""
+def serve(encode: Callable[..., Any], channel: TextIO) -> None:
+    """Answer lines until standard input ends."""
     import numpy as np
 
-    channel = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # libraries that print must not print into the answers
     for line in sys.stdin:
         asked = json.loads(line)
-        if batch_size is None:
-            batch_size = fastest_batch_size(encode, asked["texts"])
         began = time.perf_counter(), time.process_time()
-        vectors = encode(asked["texts"], batch_size)
+        vectors = encode(asked["texts"], asked["batch_size"])
         answer = {
             "wall_s": time.perf_counter() - began[0],
             "cpu_s": time.process_time() - began[1],
-            "batch_size": batch_size,
         }
         if asked.get("vectors"):
             np.save(asked["vectors"], np.asarray(vectors, dtype=np.float32))
@@ -173,12 +156,13 @@ def main(kind: str, *arguments: str) -> None:
     if kind.startswith("export"):
         {"export-onnx": export_onnx, "export-openvino": export_openvino}[kind](*arguments)
         return
+    channel = answers_apart()
     folder, settings = arguments
     options = json.loads(settings)
     if options.get("engine") == "optimum" or options.get("backend") == "onnx":
         one_onnx_thread()
     make = {"sentence-transformers": sentence_transformers, "infinity": infinity}[kind]
-    serve(make(folder, **options))
+    serve(make(folder, **options), channel)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any, Final
 
 from tokenizers import Tokenizer
@@ -20,24 +21,17 @@ from bench.gemm import measure_gemm
 from bench.models import SHAPE, embedding_folder
 from data.errors import MatjipError
 from data.manifest import write_json
-from serving.batching.planner import plan_batches
+from serving.batching.planner import TOKEN_BUDGET, plan_batches
 from serving.embedder import Embedder
-from serving.embedding_folder import read_embedding_spec
-from serving.engines.choice import engines_of, load_embedder
+from serving.engines.choice import BASELINE, engines_of, load_embedder
 from serving.engines.protocol import Engine, Floats, TokenIds
-from serving.engines.pytorch import PytorchEngine
-from serving.sentence_encoder import load_sentence_encoder
 from serving.windows import pad
 from training.retrieval_parity import measure_retrieval
 
-BASELINE: Final = "torch-fp32-padded"
-"""torch in fp32 as transformers runs it, every batch padded to its longest text."""
 NAIVE: Final = "naive"
 NAIVE_ROWS: Final = 32
-BUDGET: Final = 1024
-LARGE_BUDGET: Final = 4096
-"""For engines that leave padding out: a larger batch costs them nothing but memory."""
-TEXTS: Final = 128
+PLANNED: Final = f"sorted, {TOKEN_BUDGET} tokens"
+TEXTS: Final = 192
 Batch = tuple[TokenIds, TokenIds]
 
 
@@ -57,29 +51,18 @@ def speed_texts(count: int, *, seed: int = SEED) -> list[str]:
     return list(fit_texts(korean_sentences(seed=seed), lengths, tokenizer))
 
 
-def embedder_named(name: str, folder: Path) -> Embedder:
-    """An engine of the folder on one thread, or the baseline."""
-    if name != BASELINE:
-        return load_embedder(folder, engine=name, threads=1)
-    spec = read_embedding_spec(folder)
-    model = load_sentence_encoder(folder / "source", pooling=spec.pooling, normalize=spec.normalize)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return Embedder(tokenizer, PytorchEngine(model, threads=1), spec)
-
-
 def plans_of(windows: Sequence[Sequence[int]], pad_id: int) -> dict[str, list[Batch]]:
     """The batches of each plan: arrival order by 32, and sorted within a budget of tokens."""
     naive = [
         pad(windows[start : start + NAIVE_ROWS], pad_id)
         for start in range(0, len(windows), NAIVE_ROWS)
     ]
-    lengths = [len(window) for window in windows]
-    return {NAIVE: naive} | {
-        f"sorted {budget}": [
-            pad([windows[row] for row in rows], pad_id) for rows in plan_batches(lengths, budget)
-        ]
-        for budget in (BUDGET, LARGE_BUDGET)
-    }
+    planned = [
+        pad([windows[row] for row in rows], pad_id)
+        for rows in plan_batches([len(window) for window in windows], TOKEN_BUDGET)
+    ]
+    Random(SEED).shuffle(planned)  # noqa: S311  # no secret: a repeatable order
+    return {NAIVE: naive, PLANNED: planned}
 
 
 def padding_of(batches: Sequence[Batch]) -> float:
@@ -89,7 +72,7 @@ def padding_of(batches: Sequence[Batch]) -> float:
 
 @dataclass
 class Pass:
-    """One engine going through one plan's batches, as often as there is time."""
+    """One engine going through one plan's batches."""
 
     engine: Engine
     plan: str
@@ -98,8 +81,8 @@ class Pass:
     batch_tokens: list[int] = field(default_factory=list)
 
     def step(self, turn: int) -> None:
-        """Run the turn's batch."""
-        ids, mask = self.batches[turn % len(self.batches)]
+        """Run one batch."""
+        ids, mask = self.batches[turn]
         began = time.process_time()
         self.engine.run(ids, mask)
         self.batch_s.append(time.process_time() - began)
@@ -111,20 +94,20 @@ class Pass:
         return sum(self.batch_tokens) / sum(self.batch_s)
 
 
-def run_interleaved(passes: Sequence[Pass], *, until: Callable[[], bool], rounds: int) -> None:
-    """Let all take turns: at least one whole pass each, then more until it is time to stop.
+def run_interleaved(passes: Sequence[Pass], *, until: Callable[[], bool]) -> None:
+    """Let all take turns: at least half of their batches, the whole of them if time allows.
 
-    A plan of few batches goes through them evenly spread over a round, so that all end together.
+    A plan of few batches goes through them evenly spread, so that all end together. Batches are in
+    random order: the half of a sorted plan is not its longest texts.
     """
-    for number in range(rounds):
-        if number and until():
+    turns = max(len(each.batches) for each in passes)
+    for turn in range(turns):
+        if turn >= turns / 2 and until():
             return
-        longest = max(len(each.batches) for each in passes)
-        for turn in range(longest):
-            for each in passes:
-                first, last = (len(each.batches) * (turn + i) // longest for i in (0, 1))
-                for batch in range(first, last):
-                    each.step(batch)
+        for each in passes:
+            first, last = (len(each.batches) * (turn + i) // turns for i in (0, 1))
+            for batch in range(first, last):
+                each.step(batch)
 
 
 def quality_of(reference: Floats, embedder: Embedder, texts: Sequence[str]) -> dict[str, float]:
@@ -133,23 +116,11 @@ def quality_of(reference: Floats, embedder: Embedder, texts: Sequence[str]) -> d
     return dict(parity.model_dump())
 
 
-def passes_of(name: str, embedder: Embedder, plans: dict[str, list[Batch]]) -> dict[str, Pass]:
-    """One pass per plan that means something to the engine."""
-    wanted = {NAIVE, f"sorted {BUDGET}"}
-    if not embedder.engine.computes_padding:
-        wanted.add(f"sorted {LARGE_BUDGET}")
-    return {
-        f"{name} / {plan}": Pass(embedder.engine, plan, batches)
-        for plan, batches in plans.items()
-        if plan in wanted
-    }
-
-
 def measure_engines(*, budget_s: float, texts: int = TEXTS) -> dict[str, Any]:
     """Speed of every engine × plan, and each engine's quality.
 
     Args:
-        budget_s: for the interleaved passes; the first round is always finished.
+        budget_s: for the interleaved passes; half of the batches are always run.
         texts: that each pass goes through.
     """
     gemm = measure_gemm()
@@ -161,15 +132,18 @@ def measure_engines(*, budget_s: float, texts: int = TEXTS) -> dict[str, Any]:
     plans: dict[str, list[Batch]] = {}
     for name in names:
         try:
-            embedder = embedder_named(name, folder)
+            embedder = load_embedder(folder, engine=name, threads=1)
             plans = plans or plans_of(embedder.windows(corpus).ids, embedder.pad_id)
             embedder.engine.run(*plans[NAIVE][0])  # the first call prepares weights
         except MatjipError as error:
             failures[name] = str(error)
             continue
-        passes |= passes_of(name, embedder, plans)
+        passes |= {
+            f"{name} / {plan}": Pass(embedder.engine, plan, batches)
+            for plan, batches in plans.items()
+        }
     ends = time.monotonic() + budget_s
-    run_interleaved(list(passes.values()), until=lambda: time.monotonic() > ends, rounds=5)
+    run_interleaved(list(passes.values()), until=lambda: time.monotonic() > ends)
     speeds = {key: each.tokens_per_s for key, each in passes.items()}
     baseline = speeds[f"{BASELINE} / {NAIVE}"]
     operations = operations_per_token()
@@ -201,11 +175,13 @@ def measure_quality() -> dict[str, Any]:
     """Each engine of MiniLM against its own fp32."""
     folder = embedding_folder("minilm")
     texts = quality_texts()
-    reference = embedder_named(BASELINE, folder).embed(texts)
+    reference = load_embedder(folder, engine=BASELINE).embed(texts)
     answer: dict[str, Any] = {}
     for name in engines_of(folder):
         try:
-            answer[name] = quality_of(reference, embedder_named(name, folder), texts)
+            answer[name] = quality_of(
+                reference, load_embedder(folder, engine=name, threads=1), texts
+            )
         except MatjipError as error:
             answer[name] = {"failure": str(error)}
     return answer

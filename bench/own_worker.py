@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.competitor_worker import serve
+from bench.competitor_worker import answers_apart, serve
 from data.errors import EngineError
 from serving.batching.admission import Admission
 from serving.batching.costs import CostModel
@@ -24,7 +24,7 @@ from serving.engines.choice import load_embedder
 
 
 def encoder(folder: Path, engine: str) -> Callable[..., Any]:
-    """Texts to vectors on one compute thread."""
+    """Texts to vectors on one compute thread; the runner chooses its batches itself."""
     model = load_embedder(folder, engine=engine, threads=1)
     runner = BatchRunner(
         model,
@@ -47,4 +47,5 @@ def encoder(folder: Path, engine: str) -> Callable[..., Any]:
 
 
 if __name__ == "__main__":
-    serve(encoder(Path(sys.argv[1]), sys.argv[2]), batch_size=0)
+    answers = answers_apart()
+    serve(encoder(Path(sys.argv[1]), sys.argv[2]), answers)

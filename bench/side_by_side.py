@@ -13,7 +13,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -25,14 +27,17 @@ from bench.corpus import quality_texts
 from bench.engines import speed_texts
 from bench.models import cache_folder, embedding_folder
 from data.manifest import write_json
+from serving.engines.protocol import Floats
 from training.retrieval_parity import measure_retrieval
 
 ROOT: Final = Path(__file__).parents[1]
 WORKER: Final = ROOT / "bench" / "competitor_worker.py"
 TEXTS: Final = 96
-ROUNDS: Final = 3
-_WARM_UP: Final = 32
-"""Texts of the first call, on which a contestant also chooses its batch size."""
+BATCH_SIZES: Final = (16, 32, 64)
+"""One a round: each contestant's best round counts. matjip's runner chooses for itself."""
+_WARM_UP: Final = 16
+_QUALITY_BATCH: Final = 32
+_AT_ONCE: Final = 2
 OWN: Final = "matjip"
 SENTENCE_TRANSFORMERS: Final = "sentence-transformers"
 INFINITY: Final = "infinity"
@@ -136,7 +141,9 @@ class Running:
         self._process.wait()
         self._log.close()
 
-    def ask(self, texts: Sequence[str], vectors: Path | None = None) -> dict[str, float]:
+    def ask(
+        self, texts: Sequence[str], *, batch_size: int, vectors: Path | None = None
+    ) -> dict[str, float]:
         """Let it embed texts; its seconds, and its vectors into a file.
 
         Raises:
@@ -145,7 +152,13 @@ class Running:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
-        line = json.dumps({"texts": list(texts), "vectors": str(vectors) if vectors else None})
+        line = json.dumps(
+            {
+                "texts": list(texts),
+                "batch_size": batch_size,
+                "vectors": str(vectors) if vectors else None,
+            }
+        )
         try:
             stdin.write(line + "\n")
             stdin.flush()
@@ -161,48 +174,63 @@ class Running:
         return dict(json.loads(answer))
 
 
+def vectors_of(contestant: Contestant, texts: Sequence[str], path: Path) -> Floats | str:
+    """What it answers with MiniLM, or why it does not."""
+    try:
+        with Running(contestant, "minilm") as running:
+            running.ask(texts, batch_size=_QUALITY_BATCH, vectors=path)
+    except RuntimeError as error:
+        return str(error)
+    return np.asarray(np.load(path))
+
+
 def measure_quality(contestants: Sequence[Contestant], folder: Path) -> dict[str, Any]:
-    """MiniLM in every setting, against sentence-transformers in fp32; one process at a time."""
+    """MiniLM in every setting, against the first, which is sentence-transformers in fp32.
+
+    Raises:
+        RuntimeError: the first does not run.
+    """
     texts = quality_texts()
-    reference = None
-    answer: dict[str, Any] = {}
-    for contestant in contestants:
-        path = folder / "vectors.npy"
-        try:
-            with Running(contestant, "minilm") as running:
-                running.ask(texts[:_WARM_UP])
-                running.ask(texts, path)
-        except RuntimeError as error:
-            answer[key_of(contestant)] = {"failure": str(error)}
-            continue
-        vectors = np.load(path)
-        reference = vectors if reference is None else reference
-        answer[key_of(contestant)] = measure_retrieval(reference, vectors).model_dump()
-    return answer
+    paths = [folder / f"{number}.npy" for number in range(len(contestants))]
+    with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
+        found = list(pool.map(vectors_of, contestants, repeat(texts), paths))
+    failures = [vectors for vectors in found[:1] if isinstance(vectors, str)]
+    if failures:
+        raise RuntimeError(failures[0])
+    return {
+        key_of(contestant): {"failure": vectors}
+        if isinstance(vectors, str)
+        else measure_retrieval(found[0], vectors).model_dump()
+        for contestant, vectors in zip(contestants, found, strict=True)
+    }
 
 
 def measure_speed(
-    contestants: Sequence[Contestant], texts: Sequence[str], *, rounds: int
+    contestants: Sequence[Contestant], texts: Sequence[str], *, batch_sizes: Sequence[int]
 ) -> dict[str, Any]:
-    """All take turns; processor and wall seconds of every round."""
-    answer: dict[str, Any] = {}
+    """All take turns; processor and wall seconds of each at every batch size."""
+    answer: dict[str, Any] = {
+        key_of(contestant): {"cpu_s": [], "wall_s": [], "batch_size": []}
+        for contestant in contestants
+    }
     started = [Running(contestant, "electra-base") for contestant in contestants]
     try:
-        for number in range(rounds + 1):
+        for batch_size in (0, *batch_sizes):
             for running in started:
-                row = answer.setdefault(key_of(running.contestant), {"cpu_s": [], "wall_s": []})
+                row = answer[key_of(running.contestant)]
                 if "failure" in row:
                     continue
                 try:
-                    # The first round loads, warms up and chooses the batch size.
-                    seconds = running.ask(texts if number else texts[:_WARM_UP])
+                    if not batch_size:  # it loads its model meanwhile, and warms up
+                        running.ask(texts[:_WARM_UP], batch_size=_WARM_UP)
+                        continue
+                    seconds = running.ask(texts, batch_size=batch_size)
                 except RuntimeError as error:
                     row["failure"] = str(error)
                     continue
-                if number:
-                    row["cpu_s"].append(seconds["cpu_s"])
-                    row["wall_s"].append(seconds["wall_s"])
-                    row["batch_size"] = seconds["batch_size"]
+                row["cpu_s"].append(seconds["cpu_s"])
+                row["wall_s"].append(seconds["wall_s"])
+                row["batch_size"].append(batch_size)
     finally:
         for running in started:
             running.__exit__(None, None, None)
@@ -214,7 +242,7 @@ def key_of(contestant: Contestant) -> str:
     return f"{contestant.who} {contestant.name}"
 
 
-def main(out: str, own_engines: str, rounds: str = str(ROUNDS)) -> None:
+def main(out: str, own_engines: str, batch_sizes: str = "") -> None:
     """Measure our engines (names with commas) and theirs, and write what was measured."""
     own = [
         Contestant(OWN, name, "", "", {"engine": name}, int8="int8" in name)
@@ -224,7 +252,8 @@ def main(out: str, own_engines: str, rounds: str = str(ROUNDS)) -> None:
     with tempfile.TemporaryDirectory() as folder:
         quality = measure_quality(everyone, Path(folder))
     texts = speed_texts(TEXTS)
-    speed = measure_speed(everyone, texts, rounds=int(rounds))
+    sizes = [int(size) for size in batch_sizes.split(",")] if batch_sizes else BATCH_SIZES
+    speed = measure_speed(everyone, texts, batch_sizes=sizes)
     rows = [
         {
             "who": contestant.who,

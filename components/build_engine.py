@@ -9,6 +9,7 @@ from components.profiles import MAIN
 @dsl.component(base_image=MAIN, install_kfp_package=False)
 def build_engine(
     model: Input[Model],
+    quantized: Input[Model],
     split: Input[Dataset],
     timings: str,
     batch_tokens: int,
@@ -22,6 +23,7 @@ def build_engine(
 
     manifest = deliver_engines(
         Path(model.path),
+        Path(quantized.path),
         Path(split.path),
         Path(engine.path),
         timings=Path(timings),

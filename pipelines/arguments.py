@@ -82,7 +82,8 @@ def engine_arguments(home: Home, trained: RunRecord) -> dict[str, Any]:
     model = trained.artifact("quantize-embedding", "quantized")
     return {
         "model": str(model),
-        "model_digest": read_manifest(model).digest,
+        "quantized": str(model),
+        "inputs": read_manifest(model).digest,
         "split": str(trained.artifact("split-dataset", "split")),
         "checkpoints": str(home.folder("checkpoints")),
     }

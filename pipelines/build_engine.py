@@ -1,4 +1,8 @@
-"""The graph from an exported model to TensorRT engines for one kind of GPU; run per kind."""
+"""The graph from an exported model to TensorRT engines for one kind of GPU; run per kind.
+
+It takes the folders of an earlier run by path: a classifier's INT8 folder is one of its own, an
+embedding model's holds all graphs and is given twice.
+"""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Model
@@ -14,19 +18,24 @@ def build_engine(placement: Placement) -> GraphComponent:
     @dsl.pipeline(name="build-engine", description=__doc__)
     def graph(
         model: str,
-        model_digest: str,
+        quantized: str,
+        inputs: str,
         split: str,
         checkpoints: str,
         batch_tokens: int = 8192,
     ) -> None:
-        exported = dsl.importer(artifact_uri=model, artifact_class=Model, reimport=False)
+        exported, integer = (
+            dsl.importer(artifact_uri=uri, artifact_class=Model, reimport=False)
+            for uri in (model, quantized)
+        )
         texts = dsl.importer(artifact_uri=split, artifact_class=Dataset, reimport=False)
         built = build(
             model=exported.output,
+            quantized=integer.output,
             split=texts.output,
             timings=checkpoints,
             batch_tokens=batch_tokens,
-            inputs=model_digest,
+            inputs=inputs,
         )
         place(built, placement)
 

@@ -22,20 +22,23 @@ def _tensors(text: str) -> list[dict[str, Any]]:
 
 
 class Spy:
-    """Makes loggers, as ``listener`` does, and keeps what they are told of layers."""
+    """Stands for ``training.trt_network.Problems``, and keeps what is said of layers too."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
 
-    def listener(self, library: Any) -> Any:
+    def __call__(self, library: Any) -> Any:
         def begin(log: Any) -> None:
             library.ILogger.__init__(log)
-            log.lines = []
 
         def listen(log: Any, level: Any, message: str) -> None:
             self.said.append(message)
 
-        return type("Log", (library.ILogger,), {"__init__": begin, "log": listen})()
+        self.logger = type("Log", (library.ILogger,), {"__init__": begin, "log": listen})()
+        return self
+
+    def errors(self) -> list[str]:
+        return []
 
     def layers(self) -> str:
         """Of the last engine that was built."""

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from data.errors import EngineError, EngineMemoryError, ExportError, SettingsError
 from data.manifest import file_sha256
 from serving.engines.plan_folder import Profile
-from serving.engines.tensor_rt_library import import_tensorrt, listener, said, tells_of_memory
+from serving.engines.tensor_rt_library import import_tensorrt, tells_of_memory
+from training.trt_network import Problems, parse, profile_of
 
 
 class BuiltEngine(NamedTuple):
@@ -55,33 +56,44 @@ def build_engine(
 
     Raises:
         SettingsError: there are no profiles.
-        ExportError: TensorRT does not read the graph.
+        ExportError: there is no graph, or TensorRT does not read it.
         EngineError: TensorRT or a GPU is missing, or the builder fails.
         EngineMemoryError: the builder ran out of GPU memory.
     """
     if not profiles:
         raise SettingsError(f"profiles={profiles!r} is empty; choose_profiles makes them")
+    if not graph.is_file():
+        raise ExportError(f"there is no graph {str(graph)!r} to build from; export the model")
     library = library or import_tensorrt()
     version = str(library.__version__)
-    log = listener(library)
+    problems = Problems(library)
     try:
-        builder = library.Builder(log)
+        builder = library.Builder(problems.logger)
     except (TypeError, RuntimeError) as error:  # what its binding raises where CUDA has no driver
         raise EngineError(
-            f"TensorRT {version} cannot start to build: {said(log)}; run on a machine with an "
-            "NVIDIA GPU and its driver"
+            f"TensorRT {version} cannot start to build: {error}; run on a machine with an NVIDIA "
+            "GPU and its driver"
         ) from error
     start = time.monotonic()
-    network = builder.create_network(0)
-    _parse(library, network, graph, log)
+    network, refused = parse(library, builder, graph, problems)
+    if refused:
+        raise ExportError(
+            f"TensorRT {version} refuses {str(graph)!r}: {'; '.join(refused)}; export it again"
+        )
     config = builder.create_builder_config()
     config.profiling_verbosity = library.ProfilingVerbosity.DETAILED
     for profile in profiles:
-        _add_profile(builder, network, config, profile)
+        most = (profile.batch, profile.tokens)
+        shapes = profile_of(builder, network, ((1, profile.tokens), most, most))
+        if config.add_optimization_profile(shapes) < 0:
+            raise EngineError(
+                f"TensorRT refuses {profile!r}: the graph has no free batch and token axes; export "
+                "the model again"
+            )
     warm = use_timings(config, timing_cache)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        why = said(log)
+        why = "; ".join(problems.errors()) or "it gave no reason"
         failed = EngineMemoryError if tells_of_memory(why) else EngineError
         raise failed(
             f"TensorRT {version} reads {str(graph)!r} and cannot build it for {list(profiles)!r}: "
@@ -96,28 +108,6 @@ def build_engine(
         seconds=round(time.monotonic() - start, 2),
         began_warm=warm,
     )
-
-
-def _parse(library: Any, network: Any, graph: Path, log: Any) -> None:
-    parser = library.OnnxParser(network, log)
-    if not graph.is_file() or not parser.parse_from_file(str(graph)):
-        told = [str(parser.get_error(number)) for number in range(parser.num_errors)]
-        raise ExportError(
-            f"TensorRT {library.__version__} does not read {str(graph)!r}: "
-            f"{'; '.join(told) or 'there is no such file'}; export the model again"
-        )
-
-
-def _add_profile(builder: Any, network: Any, config: Any, profile: Profile) -> None:
-    shapes = builder.create_optimization_profile()
-    most = (profile.batch, profile.tokens)
-    for number in range(network.num_inputs):
-        shapes.set_shape(network.get_input(number).name, (1, profile.tokens), most, most)
-    if config.add_optimization_profile(shapes) < 0:
-        raise EngineError(
-            f"TensorRT refuses {profile!r}: the graph has no free batch and token axes; export "
-            "the model again"
-        )
 
 
 def use_timings(config: Any, path: Path | None) -> bool:

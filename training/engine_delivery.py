@@ -38,12 +38,19 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def deliver_engines(
-    model: Path, split: Path, out: Path, *, timings: Path, batch_tokens: int = 8192
+    model: Path,
+    quantized: Path,
+    split: Path,
+    out: Path,
+    *,
+    timings: Path,
+    batch_tokens: int = 8192,
 ) -> Manifest:
     """Build a model's engines as an artifact.
 
     Args:
         model: folder of a classifier or an embedding model, exported.
+        quantized: folder of its graph with Q/DQ; an embedding model's holds both.
         split: folder of kind "split"; lengths and answers are those of its training part.
         out: empty folder; gets what serving/engines/plan_folder.py names.
         timings: folder of the builder's timings.
@@ -56,10 +63,13 @@ def deliver_engines(
     """
     import_tensorrt()  # before minutes of work
     this_sm()
+    read_manifest(quantized)
     read_manifest(split, "split")
     texts = [row.review.text for row in read_labelled_reviews(split / "train.jsonl")]
     start_artifact(out)
-    spec = _built(model, out, texts, timings=timings, batch_tokens=batch_tokens)
+    spec = _built(
+        model, out, texts, quantized=quantized, timings=timings, batch_tokens=batch_tokens
+    )
     return write_manifest(
         out, ENGINES_KIND, {"model": read_manifest(model).digest, "engines": spec.model_dump()}
     )

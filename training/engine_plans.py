@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from data.errors import EngineError, ExportError
-from data.manifest import file_sha256, write_json, write_text_atomically
+from data.manifest import file_sha256, read_manifest, write_json, write_text_atomically
 from serving.batching.planner import TOKEN_BUDGET, run_in_batches
 from serving.engines.model_files import ModelFiles, Role, read_model_files
 from serving.engines.plan_folder import (
@@ -50,7 +50,8 @@ SOURCES: Final[dict[PlanPrecision, tuple[Role, ...]]] = {
 class _Asked(NamedTuple):
     """What every build of one model shares."""
 
-    files: ModelFiles
+    digest: str
+    files: dict[PlanPrecision, ModelFiles]
     out: Path
     library: Any
     sm: str
@@ -66,6 +67,7 @@ def build_plans(
     reference: TextModel[object],
     max_tokens: int,
     timings: Path,
+    quantized: Path | None = None,
     batch_tokens: int = 8192,
     max_padding: float = 1.25,
 ) -> PlanSpec:
@@ -78,6 +80,7 @@ def build_plans(
             compared with the reference's. At least 50.
         reference: the model on an engine that is trusted.
         max_tokens: of the longest window.
+        quantized: folder of the graph with Q/DQ, where it is not the model's own.
         timings: folder of the builder's timings, a file for each kind of GPU and version.
         batch_tokens: padded tokens of the largest batch.
         max_padding: padded over real tokens, at most.
@@ -97,7 +100,8 @@ def build_plans(
     )
     out.mkdir(parents=True, exist_ok=True)
     asked = _Asked(
-        read_model_files(model),
+        read_manifest(model).digest,
+        {"fp16": read_model_files(model), "int8": read_model_files(quantized or model)},
         out,
         library,
         sm,
@@ -133,9 +137,11 @@ def build_plans(
 def _build(asked: _Asked, precision: PlanPrecision) -> Plan | str:
     """An engine that computes in what it is called, or why there is none."""
     roles = SOURCES[precision]
-    source = next((path for role in roles if (path := asked.files.path(role))), None)
+    files = asked.files[precision]
+    source = next((path for role in roles if (path := files.path(role))), None)
     if source is None:
-        return f"the model holds no graph in the roles {list(roles)!r}; export it again"
+        names = [files.names[role] for role in roles if role in files.names]
+        return f"{str(files.folder)!r} holds none of {names!r} to build it from; export it again"
     target = asked.out / f"{precision}.plan"
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / source.name
@@ -161,7 +167,7 @@ def _build(asked: _Asked, precision: PlanPrecision) -> Plan | str:
     return Plan(
         file=target.name,
         sha256=built.sha256,
-        graph=source.relative_to(asked.files.folder).as_posix(),
+        graph=source.name,
         graph_sha256=graph_sha256,
         key=plan_key(
             sm=asked.sm,
@@ -186,7 +192,7 @@ def _load_exact(
     for precision in list(plans):
         _sealed(asked, plans, left_out, precision, "being measured")
         engine = TensorRtEngine(
-            asked.out, asked.files.outputs, precision=precision, library=asked.library
+            asked.out, asked.files[precision].outputs, precision=precision, library=asked.library
         )
         found = answers_of(engine, windows, reference.pad_id)
         if problems := inexact(expected, found, precision):
@@ -225,6 +231,7 @@ def _sealed(
     reason: str,
 ) -> PlanSpec:
     spec = PlanSpec(
+        model=asked.digest,
         tensorrt=str(asked.library.__version__),
         sm=asked.sm,
         profiles=asked.profiles,

@@ -50,7 +50,7 @@ class Plan(BaseModel):
     Attributes:
         file: in this folder.
         sha256: of the file; an engine holds code, so it is checked before it is loaded.
-        graph: the model's ONNX file that it was built from.
+        graph: name of the ONNX file that it was built from.
         graph_sha256: of that file.
         key: of what it depends on (``plan_key``).
         build_s: seconds that the builder took.
@@ -70,6 +70,7 @@ class PlanSpec(BaseModel):
     """What was built, for which machine.
 
     Attributes:
+        model: digest of the model's folder.
         tensorrt: version that built it.
         sm: compute capability of the GPU, such as "9.0".
         profiles: by number, as the engines hold them.
@@ -81,6 +82,7 @@ class PlanSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    model: str
     tensorrt: str
     sm: str
     profiles: tuple[Profile, ...]
@@ -156,18 +158,16 @@ def unfit_reason(spec: PlanSpec, *, sm: str, tensorrt: str) -> str | None:
     return None
 
 
-def foreign_reason(spec: PlanSpec, precision: PlanPrecision, model: Path) -> str | None:
-    """Why an engine is not of a model: another graph is sealed in the model's folder.
+def foreign_reason(spec: PlanSpec, model: Path) -> str | None:
+    """Why engines are not of a model; None where they are.
 
     Args:
         spec: of the engines.
-        precision: of the one that is asked for; it must be among them.
         model: the model's folder.
 
     Raises:
         ArtifactError: the model's manifest cannot be read.
     """
-    plan = spec.plans[precision]
     try:
         manifest = Manifest.model_validate_json((model / MANIFEST_NAME).read_bytes())
     except (OSError, ValidationError) as error:
@@ -175,10 +175,9 @@ def foreign_reason(spec: PlanSpec, precision: PlanPrecision, model: Path) -> str
             f"{str(model)!r} has no manifest to compare its engine with: {error}; run the step "
             "that writes it again"
         ) from error
-    sealed = manifest.files.get(plan.graph)
-    if sealed is not None and sealed.sha256 == plan.graph_sha256:
+    if manifest.digest == spec.model:
         return None
-    return f"the engine was built from another {plan.graph!r} than {str(model)!r} holds; {MEND}"
+    return f"the engine was built from another model than {str(model)!r} holds; {MEND}"
 
 
 def read_plan(folder: Path, spec: PlanSpec, precision: PlanPrecision) -> bytes:

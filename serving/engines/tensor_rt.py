@@ -154,8 +154,6 @@ def unfit_here(model: Path, precision: PlanPrecision) -> str | None:
         if precision not in spec.plans:
             return spec.left_out.get(precision, f"no {precision!r} engine was built; {MEND}")
         version = str(import_tensorrt().__version__)
-        return foreign_reason(spec, precision, model) or unfit_reason(
-            spec, sm=this_sm(), tensorrt=version
-        )
+        return foreign_reason(spec, model) or unfit_reason(spec, sm=this_sm(), tensorrt=version)
     except (ArtifactError, EngineError) as error:
         return str(error)

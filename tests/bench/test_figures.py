@@ -3,9 +3,10 @@ import re
 
 import pytest
 
-from bench.figures import BASELINE, TARGETS, figures_of, shown
+from bench.figures import TARGETS, figures_of, shown
 from bench.readme_table import BEGINS, ENDS, ROOT, SNAPSHOT, table, with_table
 from bench.report import write_report
+from serving.engines.choice import BASELINE
 
 GOOD = {"cos_mean": 0.999, "cos_p1": 0.99, "cos_min": 0.9, "top10_overlap": 0.97}
 BAD = GOOD | {"top10_overlap": 0.5}
@@ -23,7 +24,7 @@ def row(engine, plan, ratio):
 
 def library(who, name, seconds, quality, *, int8=True):
     return {
-        "who": who, "name": name, "int8": int8, "quality": quality, "batch_size": 32,
+        "who": who, "name": name, "int8": int8, "quality": quality, "batch_size": [16, 32],
         "cpu_s": [seconds, seconds * 1.1], "wall_s": [seconds, seconds],
     }  # fmt: skip
 
@@ -40,11 +41,11 @@ def folder(tmp_path):
             },
             "rows": [
                 row(BASELINE, "naive", 1.0),
-                row("torch-fp32", "sorted 1024", 3.0),
-                row("torch-bf16", "sorted 1024", 7.0),
+                row("torch-fp32", "sorted", 3.0),
+                row("torch-bf16", "sorted", 7.0),
                 row("torch-int8", "naive", 20.0),
-                row("torch-int8", "sorted 1024", 11.0),
-                row("openvino-int8", "sorted 1024", 15.0),
+                row("torch-int8", "sorted", 11.0),
+                row("openvino-int8", "sorted", 15.0),
             ],
         },
         "side_by_side": {
@@ -58,7 +59,10 @@ def folder(tmp_path):
                 library("matjip", "openvino-int8", 1.0, BAD),
             ],
         },
-        "memory_model": {"memory_p999_under": 0, "memory_median_error": 0.04},
+        "memory_model": {
+            "pytorch": {"memory_p999_under": 0, "memory_median_error": 0.02, "fitted_on": 40},
+            "onnx_runtime": {"memory_p999_under": 0, "memory_median_error": 0.04, "fitted_on": 40},
+        },
         "gateway_load": {"failure": "the port was taken"},
     }
     for name, part in parts.items():
@@ -114,6 +118,12 @@ def test_the_report_holds_tables_and_plots(folder):
     page = (folder / "report.html").read_text()
     assert page.count("<svg") == 2
     assert (folder / "engines.svg").read_text().startswith("<?xml")
+
+
+def test_the_worst_engine_speaks_for_the_memory_model(folder):
+    figures = figures_of(folder)
+    assert figures["memory_median_error"]["value"] == 0.04
+    assert "40" in figures["memory_median_error"]["conditions"]
 
 
 def test_lower_is_better_where_it_is():

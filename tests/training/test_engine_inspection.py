@@ -37,7 +37,7 @@ def _built(
 ) -> tuple[str, dict[str, int]]:
     """The layers that RTX built from a graph in half precision, and the products asked in INT8."""
     spy = Spy()
-    monkeypatch.setattr(training.build_engine, "listener", spy.listener)
+    monkeypatch.setattr(training.build_engine, "Problems", spy)
     write_half(graph, tmp_path / "half.onnx")
     build_engine(tmp_path / "half.onnx", tmp_path / "p", profiles=PROFILES, library=library)
     return spy.layers(), products_in_int8(tmp_path / "half.onnx")

@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import json
 import runpy
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,7 @@ from serving.engines.plan_folder import PlanSpec, read_plan_spec
 from serving.engines.tensor_rt import TensorRtEngine
 from training import engine_delivery, engine_plans
 from training.build_engine import BuiltEngine, build_engine
+from training.engine_sweep import PrecisionChoice
 
 TESTS = Path(__file__).parents[1]
 write_graph = runpy.run_path(str(TESTS / "engine_graphs.py"))["write_graph"]
@@ -63,7 +65,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Any:
         return made._replace(sha256=file_sha256(out))
 
     library = SimpleNamespace(__version__=rtx.__version__)
-    monkeypatch.setattr(training.build_engine, "listener", spy.listener)
+    monkeypatch.setattr(training.build_engine, "Problems", spy)
     monkeypatch.setattr(engine_plans, "build_engine", build)
     monkeypatch.setattr(engine_plans, "engine_layers", lambda plan, library: spy.layers())
     monkeypatch.setattr(
@@ -80,7 +82,9 @@ def _windows() -> list[list[int]]:
     return [random.integers(5, 45, size=int(n)).tolist() for n in random.integers(3, 24, size=80)]
 
 
-def _plans(model: Path, out: Path, graph: str = "graph.onnx") -> PlanSpec:
+def _plans(
+    model: Path, out: Path, graph: str = "graph.onnx", *, quantized: Path | None = None
+) -> PlanSpec:
     reference: Any = SimpleNamespace(
         engine=OnnxRuntimeEngine(model / graph, ["embedding"]), pad_id=0
     )
@@ -91,6 +95,7 @@ def _plans(model: Path, out: Path, graph: str = "graph.onnx") -> PlanSpec:
         reference=reference,
         max_tokens=24,
         timings=out.parent / "timings",
+        quantized=quantized,
         batch_tokens=96,
         max_padding=1.5,
     )
@@ -142,9 +147,22 @@ def test_what_answers_unlike_the_model_does_not_serve(model, tmp_path, stand_in)
 
 def test_without_a_q_dq_graph_fp16_alone_is_built(model, tmp_path, stand_in):
     (model / "qdq.onnx").unlink()
+    write_manifest(model, EMBEDDING_KIND, {})
     spec = _plans(model, tmp_path / "plans")
     assert spec.chosen == "fp16"
-    assert "'qdq'" in spec.left_out["int8"]
+    assert "none of ['qdq.onnx']" in spec.left_out["int8"]
+
+
+def test_the_q_dq_graph_may_lie_in_a_folder_of_its_own(model, tmp_path, stand_in, monkeypatch):
+    shutil.copytree(model, tmp_path / "quantized")
+    (model / "qdq.onnx").unlink()
+    sealed = write_manifest(model, EMBEDDING_KIND, {})
+    monkeypatch.setattr(
+        engine_plans, "choose_precision", lambda swept: PrecisionChoice("int8", "asked")
+    )
+    spec = _plans(model, tmp_path / "plans", quantized=tmp_path / "quantized")
+    assert set(spec.plans) == {"fp16", "int8"}
+    assert spec.model == sealed.digest
 
 
 def test_in_place_what_was_there_stays_until_all_is_built(model, stand_in, monkeypatch):
