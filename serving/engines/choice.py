@@ -20,12 +20,17 @@ from serving.engines.protocol import Engine
 from serving.engines.tuned import tuned_engine
 
 if TYPE_CHECKING:
+    from serving.engines.half_encoder import HalfPrecision
     from serving.engines.open_vino import Precision as OpenVinoPrecision
     from serving.engines.unpadded import Precision as TorchPrecision
 
 PLAIN: Final = "plain"
 """The name that takes a folder's plain engine, whatever was tuned: for parity and evidence."""
 Make = Callable[[ModelFiles, Path, int], Engine]
+
+
+def _fits(folder: Path) -> None:
+    """A file that runs on any machine."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class EngineMaker:
         mend: what to do where the library is missing.
         make: from the folder, the file and the number of threads.
         device: where it computes, and so how its time is measured.
+        unfit: why what the folder holds cannot run on this machine; None where it can.
     """
 
     reads: Role
@@ -45,6 +51,7 @@ class EngineMaker:
     mend: str
     make: Make
     device: Literal["cpu", "gpu"] = "cpu"
+    unfit: Callable[[Path], str | None] = _fits
 
 
 def _padded(files: ModelFiles, path: Path, threads: int) -> Engine:
@@ -79,6 +86,20 @@ def _open_vino(precision: "OpenVinoPrecision", group_size: int | None = 128) -> 
     return make
 
 
+def _torch_cuda(precision: "HalfPrecision") -> EngineMaker:
+    def make(files: ModelFiles, path: Path, threads: int) -> Engine:
+        from serving.engines.torch_cuda import TorchCudaEngine
+
+        return TorchCudaEngine(files.load_torch(), precision=precision)
+
+    def unfit(folder: Path) -> str | None:
+        from serving.engines.torch_cuda import unfit_here
+
+        return unfit_here(precision)
+
+    return EngineMaker("torch", "torch", _SETUP, make, device="gpu", unfit=unfit)
+
+
 _SETUP: Final = "run `make setup`, which installs locks/main.txt"
 BASELINE: Final = "torch-fp32-padded"
 """The model as it was trained, batch padded: what others are compared with, never a choice."""
@@ -88,6 +109,8 @@ ENGINES: Final[dict[str, EngineMaker]] = {
     "torch-fp32": EngineMaker("torch", "torch", _SETUP, _unpadded("fp32")),
     "onnxruntime-fp32": EngineMaker("onnx", "onnxruntime", _SETUP, _onnx_runtime),
     "openvino-fp32": EngineMaker("graph", "openvino", _SETUP, _open_vino("fp32")),
+    "torch-cuda-fp16": _torch_cuda("fp16"),
+    "torch-cuda-bf16": _torch_cuda("bf16"),
     "torch-bf16": EngineMaker("torch", "torch", _SETUP, _unpadded("bf16")),
     "openvino-bf16": EngineMaker("graph", "openvino", _SETUP, _open_vino("bf16")),
     "torch-int8": EngineMaker("torch", "torch", _SETUP, _unpadded("int8")),
@@ -100,7 +123,9 @@ ENGINES: Final[dict[str, EngineMaker]] = {
 
 
 def engines_of(folder: Path) -> list[str]:
-    """Engines whose file the folder holds and whose library is installed, the most exact first.
+    """Engines whose file the folder holds and which can run here, the most exact first.
+
+    One whose library is missing is left out, and one that was built for another machine.
 
     Raises:
         ArtifactError: it is no model's folder.
@@ -112,6 +137,7 @@ def engines_of(folder: Path) -> list[str]:
         if name != BASELINE
         and files.path(maker.reads) is not None
         and importlib.util.find_spec(maker.library) is not None
+        and maker.unfit(folder) is None
     ]
 
 
@@ -139,13 +165,16 @@ def make_engine(name: str, folder: Path | str, *, threads: int = 1) -> Engine:
 
     Raises:
         ArtifactError: it is no model's folder.
-        EngineError: no such engine, its file or library is missing, or it cannot load the model.
+        EngineError: no such engine, its file or library is missing, it was built for another
+            machine, or it cannot load the model.
     """
     folder = Path(folder)
     name = plain_engine(folder) if name == PLAIN else name
     if name not in ENGINES:
         raise EngineError(f"no engine {name!r}; the engines are {list(ENGINES)!r}")
     maker, files = ENGINES[name], read_model_files(folder)
+    if maker.reads in files.names and (reason := maker.unfit(folder)):
+        raise EngineError(f"engine {name!r} cannot serve {str(folder)!r}: {reason}")
     path = files.path(maker.reads)
     if path is None:
         lacking = files.names.get(maker.reads)
