@@ -1,4 +1,4 @@
-"""PyTorch on an NVIDIA GPU in float16 or bfloat16: no padding, and CUDA graphs for small batches."""
+"""PyTorch on an NVIDIA GPU in float16 or bfloat16: no padding, small batches as CUDA graphs."""
 
 import threading
 import traceback

@@ -17,7 +17,7 @@ from data.manifest import read_manifest
 from serving.analyzer import load_analyzer
 from serving.batching.calibrate import CalibrationRequest, calibrate
 from serving.embedding_folder import EMBEDDING_KIND
-from serving.engines.choice import BASELINE, PLAIN, engines_of, load_embedder, make_engine
+from serving.engines.choice import BASELINE, ENGINES, PLAIN, engines_of, load_embedder, make_engine
 from serving.engines.hardware import this_hardware
 from serving.engines.measuring import measure_engines, sample_windows
 from serving.engines.tuned import (
@@ -184,6 +184,7 @@ def _fit_costs(folder: Path, choice: EngineChoice, max_tokens: int, path: Path) 
             "folder": str(folder.resolve()),
             "threads": choice.threads,
         },
+        device=ENGINES[choice.engine].device,
         max_tokens=max(8, max_tokens),
         max_batch_tokens=2048,
         held_out=0,

@@ -1,4 +1,4 @@
-"""The GPU's engine, its logic on the CPU beside the model itself, and on a GPU where there is one."""
+"""The GPU's engine, on the CPU beside the model itself, and on a GPU where there is one."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -270,7 +270,7 @@ def test_what_it_cannot_serve_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(EngineError, match="precision='int8' is none of"):
         TorchCudaEngine(_encoder(), precision="int8", device="cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(EngineError, match="sees no NVIDIA GPU.*serve on the CPU"):
+    with pytest.raises(EngineError, match=r"sees no NVIDIA GPU.*serve on the CPU"):
         TorchCudaEngine(_encoder(), precision="fp16")
 
 
@@ -282,7 +282,7 @@ def test_a_machine_without_a_gpu_is_not_offered_it(
     assert {ENGINES[name].device for name in ours} == {"gpu"}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert not set(ours) & set(engines_of(torch_twin))
-    with pytest.raises(EngineError, match="'torch-cuda-fp16' cannot serve.*no NVIDIA GPU"):
+    with pytest.raises(EngineError, match=r"'torch-cuda-fp16' cannot serve.*no NVIDIA GPU"):
         make_engine("torch-cuda-fp16", torch_twin)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
