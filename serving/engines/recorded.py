@@ -7,6 +7,7 @@ but for one shape only, so shapes are rounded up to few.
 
 import logging
 import threading
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -23,6 +24,7 @@ MOST_RECORDED_TOKENS: Final = 8_192
 """A larger batch keeps the GPU busy for longer than its launches take."""
 MOST_RECORDINGS: Final = 32
 _FEWEST_SEEN: Final = 2
+_SHORT_OF_MEMORY_S: Final = 60.0
 Run = Callable[[], dict[str, Tensor]]
 log = logging.getLogger(__name__)
 # Recording empties the allocator's cache, which no other recording survives.
@@ -85,6 +87,7 @@ class Lane:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._recordings: OrderedDict[BatchShape, Recording] = OrderedDict()
         self._seen: Counter[BatchShape] = Counter()
+        self._not_before = 0.0
 
     def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Outputs:
         """Answer a batch; the GPU is done with it when this returns."""
@@ -119,6 +122,8 @@ class Lane:
         """The shape that a batch is recorded in, None where it comes for the first time."""
         if self._record is None or exact.tokens > MOST_RECORDED_TOKENS:
             return None
+        if time.monotonic() < self._not_before:
+            return None
         shape = exact.rounded_up(self._encoder.most_tokens)
         self._seen[shape] += 1
         return shape if self._seen[shape] >= _FEWEST_SEEN else None
@@ -130,10 +135,7 @@ class Lane:
             try:
                 replay, outputs = self._record(lambda: self._encoder(given, shape))
             except RuntimeError as error:
-                if out_of_memory(error):
-                    raise
-                log.warning("no CUDA graph of %r, and none is tried again: %s", shape, error)
-                self._record = None
+                self._give_up(shape, error)
                 return None
             self._recordings[shape] = Recording(given, replay, outputs)
             if len(self._recordings) > MOST_RECORDINGS:
@@ -141,3 +143,13 @@ class Lane:
                 del self._seen[left_out]
         self._recordings.move_to_end(shape)
         return self._recordings[shape]
+
+    def _give_up(self, shape: BatchShape, error: RuntimeError) -> None:
+        """Batches are run without recordings: for a while where memory was short, else for good."""
+        if out_of_memory(error) or (error.__context__ and out_of_memory(error.__context__)):
+            self.forget()
+            self._not_before = time.monotonic() + _SHORT_OF_MEMORY_S
+            log.warning("no memory for a CUDA graph of %r, none for a minute: %s", shape, error)
+        else:
+            self._record = None
+            log.warning("no CUDA graph of %r, and none is tried again: %s", shape, error)

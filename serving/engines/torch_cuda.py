@@ -35,7 +35,7 @@ class TorchCudaEngine:
         precision: HalfPrecision,
         device: str = "cuda",
         attention: AttentionKind | None = None,
-        recorder: Callable[[], Record] | None = None,
+        recorder: Callable[[], Record | None] | None = None,
     ):
         """Copy a model's weights to the device.
 
@@ -44,7 +44,8 @@ class TorchCudaEngine:
             precision: of the encoder's layers; pooling and heads stay in float32.
             device: ``cuda`` with or without an index; ``cpu`` computes the same, slowly.
             attention: None takes the faster one of those that run.
-            recorder: makes each thread's recorder of launches; None takes CUDA graphs on a GPU.
+            recorder: makes each thread's recorder of launches, or None where nothing is to be
+                recorded; without, CUDA graphs on a GPU.
 
         Raises:
             EngineError: there is no such device or precision, or the model is no BERT-like encoder.

@@ -184,6 +184,25 @@ def test_a_recorder_that_fails_is_not_asked_again(caplog: pytest.LogCaptureFixtu
         np.testing.assert_allclose(answer, answers[0], atol=2e-3)
 
 
+def test_short_memory_puts_recording_off(caplog: pytest.LogCaptureFixture) -> None:
+    asked = []
+
+    def fails(run: recorded.Run) -> Any:
+        asked.append(run)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    engine = TorchCudaEngine(_encoder(), precision="fp16", device="cpu", recorder=lambda: fails)
+    batch = pad(_windows([5, 9]), 0)
+    for _ in range(4):
+        engine.run(*batch)
+    assert len(asked) == 1
+    assert "none for a minute" in caplog.text
+    engine._lane()._not_before = 0.0
+    for _ in range(2):
+        engine.run(*batch)
+    assert len(asked) == 2
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_an_answer_does_not_depend_on_its_batch_mates(device: str) -> None:
     _skip_without(device)
