@@ -69,6 +69,20 @@ def _unpadded(precision: "TorchPrecision") -> Make:
     return make
 
 
+def _torch_cuda(precision: "HalfPrecision") -> EngineMaker:
+    def make(files: ModelFiles, path: Path, threads: int) -> Engine:
+        from serving.engines.torch_cuda import TorchCudaEngine
+
+        return TorchCudaEngine(files.load_torch(), precision=precision)
+
+    def unfit(folder: Path) -> str | None:
+        from serving.engines.torch_cuda import unfit_here
+
+        return unfit_here(precision)
+
+    return EngineMaker("torch", "torch", _SETUP, make, device="gpu", unfit=unfit)
+
+
 def _onnx_runtime(files: ModelFiles, path: Path, threads: int) -> Engine:
     from serving.engines.onnx_runtime import OnnxRuntimeEngine
 
@@ -84,20 +98,6 @@ def _open_vino(precision: "OpenVinoPrecision", group_size: int | None = 128) -> 
         )
 
     return make
-
-
-def _torch_cuda(precision: "HalfPrecision") -> EngineMaker:
-    def make(files: ModelFiles, path: Path, threads: int) -> Engine:
-        from serving.engines.torch_cuda import TorchCudaEngine
-
-        return TorchCudaEngine(files.load_torch(), precision=precision)
-
-    def unfit(folder: Path) -> str | None:
-        from serving.engines.torch_cuda import unfit_here
-
-        return unfit_here(precision)
-
-    return EngineMaker("torch", "torch", _SETUP, make, device="gpu", unfit=unfit)
 
 
 _SETUP: Final = "run `make setup`, which installs locks/main.txt"

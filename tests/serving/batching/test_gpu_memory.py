@@ -40,6 +40,8 @@ class FakeNvml:
 
     def nvmlDeviceGetComputeRunningProcesses(self, device):  # noqa: N802
         pairs = self.processes[device]
+        if pairs is None:
+            raise self.NVMLError("Not Supported")
         return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in pairs]
 
 
@@ -107,6 +109,8 @@ def test_a_hidden_or_absent_gpu_is_an_error(nvml, monkeypatch):
 def test_where_nvml_hides_our_process_torch_says_what_it_holds(nvml, cuda):
     assert GpuMemory(0)() == MemoryReading(1000 * MIB, 20 * MIB)
     assert GpuMemory(1)().own == 64 * MIB
+    nvml.processes[1] = None
+    assert GpuMemory(1)().own == 20 * MIB
 
 
 def test_a_calls_peak_on_a_gpu_is_torchs_and_what_others_keep(cuda):

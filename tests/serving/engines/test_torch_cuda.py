@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,10 @@ from transformers import (
 )
 
 from data.errors import EngineError, EngineMemoryError
+from serving.batching.calibrate import CalibrationRequest
+from serving.batching.costs import CostModel
 from serving.encoder import load_encoder
-from serving.engines import recorded, torch_cuda
+from serving.engines import measuring, recorded, torch_cuda, tune
 from serving.engines.choice import ENGINES, engines_of, make_engine
 from serving.engines.half_encoder import HalfPrecision, varlen_works
 from serving.engines.packed_batch import BatchShape, pack, shape_of, unpack
@@ -308,6 +311,50 @@ def test_a_machine_without_a_gpu_is_not_offered_it(
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
     assert set(ours) & set(engines_of(torch_twin)) == {"torch-cuda-fp16"}
     assert "'Tesla T4'" in (torch_cuda.unfit_here("bf16") or "")
+
+
+def test_it_is_timed_by_the_gpus_clock_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def peak(call: Callable[[], object]) -> tuple[int, str]:
+        call()
+        asked.append("peak")
+        return 3 * 2**20, "NVML"
+
+    def clock() -> float:
+        asked.append("clock")
+        return float(len(asked))
+
+    monkeypatch.setattr(measuring, "gpu_peak", peak)
+    monkeypatch.setattr(measuring, "gpu_clock", clock)
+    model = _encoder()
+
+    (row,) = measuring.measure_engines(
+        ["torch-cuda-fp16"],
+        lambda name: TorchCudaEngine(model, precision="fp16", device="cpu"),
+        _windows([5, 9, 30, 12] * 5),
+        0,
+    )
+
+    assert row.error is None
+    assert row.peak_mib == 3
+    assert asked.count("peak") == 1
+    assert row.tokens_per_s == 2 * 56 * 5 / asked.count("clock") * 2
+
+
+def test_its_costs_are_fitted_on_the_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[CalibrationRequest] = []
+
+    def calibrate(request: CalibrationRequest) -> Any:
+        asked.append(request)
+        return SimpleNamespace(costs=lambda: CostModel.unfitted(computes_padding=False))
+
+    monkeypatch.setattr(tune, "calibrate", calibrate)
+    for engine in ("torch-cuda-fp16", "torch-fp32"):
+        choice: Any = SimpleNamespace(engine=engine, threads=1)
+        tune._fit_costs(tmp_path, choice, 64, tmp_path / "choice.json")
+    assert [request.device for request in asked] == ["gpu", "cpu"]
+    assert (tmp_path / "choice.costs.json").is_file()
 
 
 def test_a_batch_is_laid_into_a_larger_shape() -> None:
