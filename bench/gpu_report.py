@@ -50,7 +50,7 @@ def _peaks(peaks: dict[str, Any]) -> list[str]:
 
 
 def _speeds(part: dict[str, Any]) -> list[str]:
-    head = ["engine", "batches", "real tokens/s", "of the roofline", "padding", "ms a batch"]
+    head = ["engine", "batches", "real tokens/s", "of the roofline", "padding", "ms a batch", "MiB"]
     names = ("cos_mean", "cos_p1", "cos_min", "top10_overlap")
     rows = [
         [
@@ -60,6 +60,7 @@ def _speeds(part: dict[str, Any]) -> list[str]:
             f"{row['roofline_share']:.1%}",
             f"{row['padding']:.3f}",
             f"{row['batch_ms']:.2f}",
+            f"{row['peak_bytes'] / 2**20:,.0f}" if row["peak_bytes"] else "–",
             *(f"{row[name]:.5f}" if name in row else "–" for name in names),
         ]
         for row in sorted(part["rows"], key=lambda row: -float(row["tokens_per_s"]))

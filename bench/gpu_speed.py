@@ -113,6 +113,8 @@ def measure_speeds(
             quality = {} if reference is None else quality_of(reference, answers)
             prepared_s = time.monotonic() - begun
             for plan in plans:
+                if on_gpu := torch.cuda.is_initialized():
+                    torch.cuda.reset_peak_memory_stats()
                 seconds = _plan_seconds(engine, plan, rounds, ends)
                 bound = sum(
                     roofline_s(sizes, each, contestant.precision, peaks) for each in plan.lengths
@@ -127,6 +129,7 @@ def measure_speeds(
                     "batch_ms": 1e3 * seconds / len(plan.batches),
                     "padding": plan.padding if engine.computes_padding else 1.0,
                     "prepared_s": prepared_s,
+                    "peak_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
                     **quality,
                 }
                 rows.append(row)

@@ -1,6 +1,6 @@
 """How well a batch's memory is predicted: ELECTRA-base's shape on ONNX Runtime and torch.
 
-    python -m bench.memory_model [--max-batch-tokens 1024] [--held-out 60]
+    python -m bench.memory_model [--max-batch-tokens 512] [--held-out 40]
 
 Prints JSON: for each engine how many held-out batches took more than the p99.9 bound, and the
 median error of the prediction. Weights are random; memory does not depend on them.
@@ -93,8 +93,8 @@ def measure(max_batch_tokens: int, held_out: int) -> dict[str, Any]:
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--max-batch-tokens", type=int, default=1_024)
-    parser.add_argument("--held-out", type=int, default=60)
+    parser.add_argument("--max-batch-tokens", type=int, default=512)
+    parser.add_argument("--held-out", type=int, default=40)
     options = parser.parse_args()
     print(json.dumps(measure(options.max_batch_tokens, options.held_out), indent=2))
 

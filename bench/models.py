@@ -125,9 +125,8 @@ def embedding_folder(name: str) -> Path:
     if (folder / MANIFEST_NAME).is_file():
         return folder
     torch.set_num_threads(1)
-    spec = adopt_embedding(
-        str(source_folder(name)), folder, name=name, max_tokens=MOST_TOKENS, overlap_tokens=32
-    )
+    # Windows as long as the model's own limit: what others cut, nobody should read.
+    spec = adopt_embedding(str(source_folder(name)), folder, name=name)
 
     def model(attention: str) -> torch.nn.Module:
         return load_sentence_encoder(

@@ -26,14 +26,14 @@ SECONDS: Final = (12e-3, 0.0, 9e-5, 0.0)
 HOST_SHARE: Final = 0.4
 
 
-def costs() -> CostModel:
+def costs(slowness: float = 1.0) -> CostModel:
     """What the device's batches cost, known exactly."""
     return CostModel(
         CostFile(
             computes_padding=True,
             bytes_of=BYTES,
             byte_margin=1.05,
-            seconds_of=SECONDS,
+            seconds_of=(SECONDS[0] * slowness, 0.0, SECONDS[2] * slowness, 0.0),
             measured=200,
         )
     )
@@ -65,13 +65,13 @@ class Device:
     computes_padding = True
     pad_id = 0
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, slowness: float = 1.0) -> None:
         self.engine = self
         self._budget = budget
         self._units = threading.Semaphore(UNITS)
         self._lock = threading.Lock()
         self._held = 0
-        self._costs = costs()
+        self._costs = costs(slowness)
 
     def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Outputs:
         """Hold the predicted bytes, and sleep the predicted seconds."""

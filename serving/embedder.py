@@ -11,9 +11,8 @@ from tokenizers import Tokenizer
 
 from data.errors import EngineError
 from serving.batching.planner import TOKEN_BUDGET, run_in_batches
-from serving.embedding_folder import EmbeddingSpec
+from serving.embedding_folder import VECTOR, EmbeddingSpec
 from serving.engines.protocol import Engine, Floats, Outputs
-from serving.sentence_encoder import OUTPUT
 from serving.windows import Windows, merge_outputs, special_token_id, split_into_windows
 
 Vector = NDArray[np.float32]
@@ -59,7 +58,7 @@ class Embedder:
         return self._vectors(outputs, windows)
 
     def _vectors(self, outputs: Outputs, windows: Windows) -> Floats:
-        vectors = merge_outputs(outputs, windows)[OUTPUT]
+        vectors = merge_outputs(outputs, windows)[VECTOR]
         if not np.isfinite(vectors).all():
             raise EngineError(
                 "the engine returned NaN or infinite vectors; the model file is damaged or its "

@@ -7,7 +7,8 @@ model.onnx            fp32, fused for ONNX Runtime (TorchScript exporter)
 int8.onnx             the same with INT8 weights and activations scaled by batch
 graph.onnx            fp32 by the dynamo exporter, for OpenVINO
 graph_fp16.onnx       the same with fp16 types, for TensorRT
-qdq.onnx              explicit symmetric Q/DQ on the fp16 graph, for TensorRT and OpenVINO
+qdq.onnx              graph.onnx with explicit symmetric Q/DQ (training/qdq.py), for OpenVINO and,
+                      given fp16 types when an engine is built, for TensorRT
 manifest.json         sizes and hashes of all of it (data/manifest.py)
 
 Only ``source/`` is there before the export. Every graph ends with pooling and normalisation.
@@ -23,6 +24,8 @@ from data.manifest import write_text_atomically
 
 EMBEDDING_KIND: Final = "embedding_model"
 SPEC_NAME: Final = "embedding_spec.json"
+VECTOR: Final = "embedding"
+"""The output's name; it stands here because a server without torch reads it too."""
 Pooling = Literal["mean", "cls"]
 
 

@@ -4,6 +4,7 @@ model_spec.json   how to read texts and outputs (this module)
 tokenizer.json    the tokenizer, as the `tokenizers` library writes it
 model.onnx        onnx formats: the graph that ONNX Runtime serves
 tensorrt.onnx     onnx fp32 only: the dynamo export that TensorRT and OpenVINO take
+qdq.onnx          onnx int8, where a scheme keeps the answers: tensorrt.onnx with explicit Q/DQ
 config.json, model.safetensors   torch format: architecture and weights
 manifest.json     sizes and hashes of all of it (data/manifest.py)
 """

@@ -11,12 +11,12 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModel
 
 from data.errors import ArtifactError
-from serving.embedding_folder import Pooling
+from serving.embedding_folder import VECTOR, Pooling
 
 WEIGHTS_NAME: Final = "model.safetensors"
 CONFIG_NAME: Final = "config.json"
 DENSE_NAME: Final = "dense.json"
-OUTPUT: Final = "embedding"
+OUTPUT: Final = VECTOR
 Activation = Literal["Identity", "Tanh", "ReLU", "GELU"]
 ACTIVATIONS: Final[tuple[Activation, ...]] = get_args(Activation)
 """Of a dense layer, as torch.nn names them."""

@@ -2,8 +2,9 @@
 
 Activations are symmetric INT8 with one scale a tensor, weights symmetric INT8 with one a channel;
 nothing else is INT8: no bias, no residual, no embedding, no head. Scales come from windows that
-are run here, so an answer never depends on its batch-mates. The same file is INT8 in ONNX Runtime
-and OpenVINO.
+are run here, so an answer never depends on its batch-mates. One file serves all: with fp32 types it
+is INT8 in OpenVINO and ONNX Runtime, and training/half.py gives it the fp16 types that TensorRT
+wants. (With fp16 types it is INT8 in OpenVINO too, as fast, but in ONNX Runtime it is not.)
 """
 
 import tempfile
@@ -26,7 +27,15 @@ from serving.engines.protocol import Floats
 from training.activations import Batch, observe
 from training.encoder_products import ROLES, Product, Role, encoder_products
 from training.export import quietly
-from training.smoothing import Place, best_alpha, divide_states, smoothing_scales
+from training.half import is_half, with_half_opset
+from training.smoothing import (
+    Place,
+    add_to_biases,
+    best_alpha,
+    divide_states,
+    rounding_loss,
+    smoothing_scales,
+)
 
 
 @dataclass(frozen=True)
@@ -35,13 +44,15 @@ class Scheme:
 
     Attributes:
         roles: products that become INT8; the others stay in float.
-        smooth: outliers move into the weights first (training/smoothing.py).
+        smooth: outliers move into the weights first, and biases make up for what rounding
+            changes on average (training/smoothing.py).
     """
 
     roles: tuple[Role, ...]
     smooth: bool
 
 
+QDQ_NAME: Final = "qdq.onnx"
 _FIRST_IN_BLOCK: Final = frozenset({"attention in", "ffn up"})
 _BUT_FFN_DOWN: Final[tuple[Role, ...]] = ("attention in", "attention out", "ffn up")
 _QUANTISERS: Final = ("QuantizeLinear", "DequantizeLinear")
@@ -111,6 +122,8 @@ def quantize_qdq(
     if scheme not in SCHEMES:
         raise ExportError(f"no Q/DQ scheme {scheme!r}; choose one of {list(SCHEMES)!r}")
     model = onnx.load(str(graph))
+    if is_half(model):
+        model = with_half_opset(model)
     every = encoder_products(model)
     chosen = [product for product in every if product.role in SCHEMES[scheme].roles]
     groups: dict[str, list[Product]] = {}
@@ -121,17 +134,16 @@ def quantize_qdq(
     ranges: dict[str, float] = {}
     # What attention and GELU put out comes first: it may be folded into the products before them.
     for own in sorted(groups.values(), key=lambda products: products[0].role in _FIRST_IN_BLOCK):
-        states = own[0].states
-        activations = seen[states]
-        weights = _weights(model, own)
-        most = activations.channel_max
-        if SCHEMES[scheme].smooth and (alpha := best_alpha(activations, weights)):
-            scales = smoothing_scales(most, weights, alpha)
+        states, activations, weights = own[0].states, seen[own[0].states], _weights(model, own)
+        alpha = best_alpha(activations, weights) if SCHEMES[scheme].smooth else 0.0
+        scales = smoothing_scales(activations.channel_max, weights, alpha)
+        if alpha:
             place, states = divide_states(model, own, scales)
             alphas[str(alpha)] += 1
             places[place] += 1
-            most = most / scales
-        ranges[states] = float(most.max())
+        if SCHEMES[scheme].smooth:
+            add_to_biases(model, own, -rounding_loss(activations, weights, scales).mean(axis=0))
+        ranges[states] = float((activations.channel_max / scales).max())
     _quantize(model, out, [product.node for product in chosen], ranges)
     return _report(scheme, graph, out, batches, every, alphas, places)
 
@@ -177,6 +189,8 @@ def _quantize(
         )
     made = onnx.load(str(out))
     _keep_residuals_float(made, set(nodes))
+    if is_half(made):
+        _make_scales_half(made)
     used = {name for node in made.graph.node for name in node.input}
     kept = [tensor for tensor in made.graph.initializer if tensor.name in used]
     del made.graph.initializer[:]
@@ -184,6 +198,15 @@ def _quantize(
     for node in made.graph.node:
         del node.metadata_props[:]  # the exporter writes paths of the machine into them
     onnx.save(made, str(out))
+
+
+def _make_scales_half(model: onnx.ModelProto) -> None:
+    """A scale has the type of what it scales; ONNX Runtime writes the activations' in fp32."""
+    scales = {node.input[1] for node in model.graph.node if node.op_type in _QUANTISERS}
+    for tensor in model.graph.initializer:
+        if tensor.name in scales:
+            values = numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
 
 def _keep_residuals_float(model: onnx.ModelProto, quantised: set[str]) -> None:

@@ -131,7 +131,7 @@ def quantize_embedding(
                 break
             refused[scheme] = problems
         else:
-            (out / name).unlink()
+            (out / name).unlink(missing_ok=True)
             left_out[name] = refused
     _check_demanded(demanded, formats, left_out, exported)
     if INT8 in formats and not precision_in_graph(out / INT8)["integer_products"]:

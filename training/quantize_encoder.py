@@ -6,21 +6,29 @@ next. Weights are INT8 per channel, activations INT8 by the range of each batch 
 
 import shutil
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from data.errors import ArtifactError, ExportError
-from data.manifest import Manifest, read_manifest, write_manifest
+from data.manifest import Manifest, read_labelled_reviews, read_manifest, write_manifest
 from serving.analyzer import Analyzer, load_analyzer
+from serving.batching.planner import TOKEN_BUDGET, plan_batches
 from serving.engines.choice import PLAIN
 from serving.engines.onnx_runtime import OnnxRuntimeEngine
 from serving.logits import LOGITS
 from serving.model_folder import MODEL_KIND, read_spec, write_spec
+from serving.windows import pad
 from training.export import precision_in_graph, quietly
 from training.parity import INT8_LIMITS, Parity, broken_limits, measure_parity, probe_texts
+from training.qdq import QDQ_NAME, quantize_qdq
+from training.qdq import SCHEMES as QDQ_SCHEMES
+
+CALIBRATION_TEXTS: Final = 256
+"""Of the training part, for scales that do not depend on the batch."""
 
 Keep = Callable[[onnx.NodeProto], bool]
 
@@ -124,6 +132,7 @@ def quantize_encoder(parent: Path, split: Path, out: Path, *, threads: int = 2) 
         raise ExportError(
             f"{str(graph)!r} computes nothing in INT8: {precision!r}; not called INT8"
         )
+    qdq = _write_qdq(parent, split, out, reference, texts, threads)
     shutil.copy2(parent / "tokenizer.json", out / "tokenizer.json")
     write_spec(out, read_spec(parent).model_copy(update={"format": "onnx-int8"}))
     facts = {k: v for k, v in manifest.facts.items() if k != "parity_tensorrt_graph"}
@@ -139,5 +148,43 @@ def quantize_encoder(parent: Path, split: Path, out: Path, *, threads: int = 2) 
             "refused_schemes": refused,
             "parity": accepted[1].model_dump(),
             "precision": precision,
+            "qdq": qdq,
         },
     )
+
+
+def _write_qdq(
+    parent: Path,
+    split: Path,
+    out: Path,
+    reference: Analyzer,
+    texts: Sequence[str],
+    threads: int,
+) -> dict[str, Any]:
+    """Write ``qdq.onnx`` if a scheme keeps the parent's answers; says which, or why none does.
+
+    It is a second graph, for TensorRT and OpenVINO: without it the folder still serves.
+    """
+    graph = out / QDQ_NAME
+    reviews = islice(read_labelled_reviews(split / "train.jsonl"), CALIBRATION_TEXTS)
+    ids = reference.windows([row.review.text for row in reviews]).ids
+    batches = [
+        pad([ids[row] for row in rows], reference.pad_id)
+        for rows in plan_batches([len(window) for window in ids], TOKEN_BUDGET)
+    ]
+    refused: dict[str, list[str]] = {}
+    for scheme in QDQ_SCHEMES:
+        report = quantize_qdq(
+            parent / "tensorrt.onnx", graph, batches, scheme=scheme, threads=threads
+        )
+        engine = OnnxRuntimeEngine(graph, LOGITS, threads=threads)
+        export = Analyzer(reference.tokenizer, engine, reference.spec, reference.manifest)
+        parity = measure_parity(reference, export, texts)
+        if not (problems := broken_limits(parity, INT8_LIMITS)):
+            return report.model_dump() | {
+                "parity": parity.model_dump(),
+                "refused_schemes": refused,
+            }
+        refused[scheme] = problems
+    graph.unlink()
+    return {"scheme": None, "refused_schemes": refused}

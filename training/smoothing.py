@@ -17,9 +17,10 @@ from serving.engines.protocol import Floats
 from training.activations import Activations
 from training.encoder_products import Product, Wiring
 
-ALPHAS: Final = (0.0, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+ALPHAS: Final = (0.0, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Tried for each tensor; 0 leaves it as it is."""
 LEVELS: Final = 127
+_NOTHING: Final = np.float32(0)
 Place = Literal["layer norm", "value projection", "constant", "inserted"]
 
 
@@ -46,22 +47,23 @@ def smoothing_scales(states_max: Floats, weights: Floats, alpha: float) -> Float
     return np.asarray(np.clip(scales, 0.01, 100.0), dtype=np.float32)
 
 
-def rounding_error(seen: Activations, weights: Floats, scales: Floats) -> float:
-    """Share of the product's energy that INT8 loses on the calibration's sample."""
+def rounding_loss(seen: Activations, weights: Floats, scales: Floats) -> Floats:
+    """What INT8 changes in the product, (sampled tokens, outputs)."""
     smoothed = weights * scales[:, None]
     weight_step = np.maximum(np.abs(smoothed).max(axis=0), 1e-12) / LEVELS
     step = max(float((seen.channel_max / scales).max()), 1e-12) / LEVELS
-    exact = seen.sample @ weights
-    lost = rounded(seen.sample / scales, step) @ rounded(smoothed, weight_step) - exact
-    return float(np.square(lost).sum() / max(float(np.square(exact).sum()), 1e-12))
+    states = rounded(seen.sample / scales, step)
+    return states @ rounded(smoothed, weight_step) - seen.sample @ weights
 
 
 def best_alpha(seen: Activations, weights: Floats) -> float:
     """The alpha that loses least."""
     return min(
         ALPHAS,
-        key=lambda alpha: rounding_error(
-            seen, weights, smoothing_scales(seen.channel_max, weights, alpha)
+        key=lambda alpha: float(
+            np.square(
+                rounding_loss(seen, weights, smoothing_scales(seen.channel_max, weights, alpha))
+            ).mean()
         ),
     )
 
@@ -99,16 +101,39 @@ def divide_states(
     return "inserted", _insert(model, states, set(nodes), scales)
 
 
+def add_to_biases(model: onnx.ModelProto, products: Sequence[Product], offsets: Floats) -> None:
+    """Add to the biases of products, so that INT8 is right on average.
+
+    Args:
+        model: changed in place; a product without a bias stays as it is.
+        products: in the order that the offsets are laid side by side in.
+        offsets: (all their outputs,).
+    """
+    wiring = Wiring(model.graph)
+    node_of = {node.name: node for node in model.graph.node}
+    ends = np.cumsum([product.outputs for product in products])
+    for product, own in zip(products, np.split(offsets, ends[:-1]), strict=True):
+        for reader in wiring.readers[node_of[product.node].output[0]]:
+            for index, name in enumerate(reader.input):
+                if reader.op_type == "Add" and name in wiring.constants:
+                    _replace(model, wiring, reader, index, np.float32(1), own)
+
+
 def _replace(
-    model: onnx.ModelProto, wiring: Wiring, node: onnx.NodeProto, index: int, factor: Floats
+    model: onnx.ModelProto,
+    wiring: Wiring,
+    node: onnx.NodeProto,
+    index: int,
+    factor: Floats | np.float32,
+    offset: Floats | np.float32 = _NOTHING,
 ) -> None:
-    """Give a node a constant of its own: the one it has, times a factor."""
+    """Give a node a constant of its own: the one it has, times a factor, plus an offset."""
     values = numpy_helper.to_array(wiring.constants[node.input[index]])
     name = f"{node.name}_{index}_smoothed"
     while name in wiring.constants:
         name += "_again"
     scaled = numpy_helper.from_array(
-        (values.astype(np.float32) * factor).astype(values.dtype), name
+        (values.astype(np.float32) * factor + offset).astype(values.dtype), name
     )
     model.graph.initializer.append(scaled)
     wiring.constants[name] = scaled

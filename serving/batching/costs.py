@@ -161,7 +161,7 @@ class CostModel:
         self._gram = _SLOW * self._gram + np.outer(features, features)
         self._moment = _SLOW * self._moment + features
         self._observed += 1
-        if self._observed % _SOLVE_EVERY == 0:
+        if self._observed % (_SOLVE_EVERY if self._observed < _SETTLED else 4 * _SOLVE_EVERY) == 0:
             before = self._seconds_of
             self._seconds_of = _solve(self._gram, self._moment, _OF_SECONDS)
             # The pace is relative to the fit: what the fit took over is not counted twice.

@@ -93,7 +93,7 @@ class Dispatcher(Generic[Answer]):
         """Seconds until what waits and runs, and some more tokens, are done."""
         running = sum(batch.shape.tokens for batch in self._running.values())
         tokens = self.waiting.tokens + running + more_tokens
-        measured = self._drained.seconds(tokens)
+        measured = self._drained.seconds(time.monotonic(), tokens)
         if measured is not None:
             return measured
         length = max(1, round(self.lengths.mean))
@@ -109,7 +109,7 @@ class Dispatcher(Generic[Answer]):
         """
         for job in self.workers.lost(self._settings.stuck_s):
             self._observer.worker_died(model=self._name)
-            batch = None if job is None else self._jobs.get(id(job))
+            batch = None if job is None else self._jobs.pop(id(job), None)
             if batch is not None and self._running.pop(batch.number, None) is not None:
                 self._release(batch)
                 self._retries.worker_died(batch)

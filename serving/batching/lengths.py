@@ -132,6 +132,7 @@ class DrainRate:
         self._tokens = 0.0
         self._seconds = 0.0
         self._last: float | None = None
+        self._measured_at = 0.0
 
     def add(self, now: float, tokens: int, *, loaded: bool) -> None:
         """Count a batch that came out at a moment of a monotonic clock.
@@ -146,10 +147,12 @@ class DrainRate:
             fade = float(np.exp(-gap / self._memory_s))
             self._tokens = self._tokens * fade + tokens
             self._seconds = self._seconds * fade + gap
+            self._measured_at = now
         self._last = now if loaded else None
 
-    def seconds(self, tokens: float) -> float | None:
-        """Until so many tokens are out; None where no load was seen for long enough to tell."""
-        if self._seconds < self._memory_s / 10 or not self._tokens:
+    def seconds(self, now: float, tokens: float) -> float | None:
+        """Until so many tokens are out; None where lately no load was seen long enough to tell."""
+        stale = now - self._measured_at > 2 * self._memory_s
+        if stale or self._seconds < self._memory_s / 10 or not self._tokens:
             return None
         return tokens * self._seconds / self._tokens

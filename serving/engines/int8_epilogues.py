@@ -153,14 +153,20 @@ def _normalise_with(eps: float) -> Callable[..., tuple[Tensor, Tensor, Tensor, T
     return normalised
 
 
-def make_epilogues(*, hidden: int, inner: int, activation: Activation, eps: float) -> Epilogues:
-    """The functions for one model, compiled if that can be done here.
+@functools.cache
+def make_epilogues(
+    *, hidden: int, inner: int, activation: Activation, eps: float, threads: int
+) -> Epilogues:
+    """The functions for models of one shape, compiled if that can be done here.
+
+    Compiling takes about five seconds of one core, once a process and shape.
 
     Args:
-        hidden: the model's width.
+        hidden: the models' width.
         inner: the feed-forward width.
         activation: between the feed-forward's two layers.
-        eps: of its LayerNorms.
+        eps: of the LayerNorms.
+        threads: that torch computes with now; the compiled loops keep to it.
     """
     eager = Epilogues(_encode, _decode, _activate_as(activation), _normalise_with(eps))
     normalised = (*_example(hidden), _rows(hidden), torch.ones(hidden), torch.zeros(hidden))
@@ -173,7 +179,9 @@ def make_epilogues(*, hidden: int, inner: int, activation: Activation, eps: floa
         )
     except Exception as error:  # noqa: BLE001  # inductor's and the compiler's errors share no base
         LOG.warning(
-            "INT8 runs uncompiled, at about half its speed: %s; install a C++ compiler (g++)",
+            "INT8 of width %s runs uncompiled, at half its speed and slower than bf16: %s; "
+            "install a C++ compiler (g++) or serve bf16",
+            hidden,
             str(error).partition("\n")[0],
         )
         return eager
@@ -194,7 +202,8 @@ def _compiled(function: Callable[..., Any], example: tuple[Tensor, ...]) -> Call
     for tensor in example:
         if tensor.dim() == 2:  # noqa: PLR2004  # (rows, …)
             torch._dynamo.mark_dynamic(tensor, 0)  # noqa: SLF001  # the documented name
-    ahead = torch.compile(function, fullgraph=True).aot_compile((example, {}))
+    lazy: Any = torch.compile(function, fullgraph=True)
+    ahead = lazy.aot_compile((example, {}))
     # Guards ask whether a tensor was made in inference mode and how many threads torch has now;
     # shapes and types, which matter, are this module's own.
     ahead.disable_guard_check()

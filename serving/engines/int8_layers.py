@@ -1,4 +1,4 @@
-"""A BERT-like layer in INT8: 8-bit weights by output, 8-bit activations by token, no calibration."""
+"""A BERT-like layer in INT8: weights scaled by output, activations by token, no calibration."""
 
 from typing import Final
 
@@ -9,8 +9,6 @@ from serving.engines.bert_family import Affine, BertWeights, Layer
 from serving.engines.int8_epilogues import ZERO_POINT, Codes, Epilogues, Product, make_epilogues
 
 _ROWS_HINT: Final = 1024
-# Rows of the feed-forward at once: their inner values stay in the second-level cache.
-_ROWS_AT_ONCE: Final = 256
 
 
 class QuantisedLinear:
@@ -49,7 +47,7 @@ class QuantisedLinear:
 
 
 class Int8Layer:
-    """One layer's linear parts; attention itself, in bfloat16, stands between ``qkv`` and ``mix``."""
+    """One layer's linear parts; attention, in bfloat16, stands between ``qkv`` and ``mix``."""
 
     def __init__(self, layer: Layer, epilogues: Epilogues):
         """Quantise the layer's weights."""
@@ -68,13 +66,7 @@ class Int8Layer:
 
     def mix(self, context: Tensor, states: Tensor) -> Tensor:
         """(tokens, hidden) bfloat16: the layer's output from what attention read and its input."""
-        out = torch.empty_like(states)
-        for start in range(0, states.shape[0], _ROWS_AT_ONCE):
-            rows = slice(start, start + _ROWS_AT_ONCE)
-            out[rows] = self._mix(context[rows], states[rows])
-        return out
-
-    def _mix(self, context: Tensor, states: Tensor) -> Tensor:
+        # In one piece: parts of 256 tokens that stay in the second-level cache were 5% slower.
         do = self._epilogues
         mixed = self._output(Codes(*do.encode(context)))
         norm = self._attention_norm
@@ -85,7 +77,7 @@ class Int8Layer:
         return do.normalise(*outer.parts, middle, norm.weight, norm.bias)[0]
 
 
-def int8_layers(weights: BertWeights) -> list[Int8Layer]:
+def int8_layers(weights: BertWeights, *, threads: int) -> list[Int8Layer]:
     """Quantise an encoder's layers.
 
     The scales come from the weights and from each token itself, so nothing has to be calibrated.
@@ -98,5 +90,6 @@ def int8_layers(weights: BertWeights) -> list[Int8Layer]:
         inner=first.up.weight.shape[0],
         activation=weights.activation,
         eps=first.attention_norm.eps,
+        threads=threads,
     )
     return [Int8Layer(layer, epilogues) for layer in weights.layers]

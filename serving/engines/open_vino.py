@@ -136,9 +136,9 @@ def _compile(
         "CPU_RUNTIME_CACHE_CAPACITY": SHAPES_KEPT,
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
     }
-    model = core.read_model(graph)
     if precision != "int8":
-        return core.compile_model(model, "CPU", settings)
+        return core.compile_model(core.read_model(graph), "CPU", settings)
+    model = int8.read_in_float32(core, graph)
     if int8.is_quantised(model):
         expected = int8.quantised_products(model)
         compiled = core.compile_model(model, "CPU", settings)

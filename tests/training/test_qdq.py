@@ -13,6 +13,7 @@ from serving.engines.onnx_runtime import OnnxRuntimeEngine
 from serving.logits import LOGITS, Logits
 from serving.windows import pad
 from training.encoder_products import encoder_products
+from training.half import write_half
 from training.qdq import SCHEMES, quantize_qdq
 
 
@@ -121,6 +122,35 @@ def test_it_answers_nearly_as_the_float_graph(quantised, tiny_onnx, toy_split, s
         )
         assert cosines.mean() > 0.99
         assert np.abs(one.flat() - other.flat()).max() > 0.0
+
+
+def test_with_fp16_types_it_answers_the_same_and_stays_int8(
+    quantised, tiny_onnx, toy_split, tmp_path
+):
+    write_half(quantised["smoothquant"][0], tmp_path / "half.onnx")
+    graph = onnx.load(tmp_path / "half.onnx").graph
+    types = {tensor.data_type for tensor in graph.initializer}
+    assert onnx.TensorProto.FLOAT not in types
+    assert {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8} <= types
+    one, other = (
+        OnnxRuntimeEngine(path, LOGITS)
+        for path in (quantised["smoothquant"][0], tmp_path / "half.onnx")
+    )
+    for batch in batches_of(tiny_onnx, toy_split, "validation"):
+        wanted, given = (Logits(**each.run(*batch)).flat() for each in (one, other))
+        np.testing.assert_allclose(given, wanted, atol=0.1)
+
+
+def test_an_fp16_graph_is_quantised_as_it_is(tiny_onnx, calibration, tmp_path):
+    write_half(tiny_onnx / "tensorrt.onnx", tmp_path / "half.onnx")
+    out = tmp_path / "q.onnx"
+    report = quantize_qdq(tmp_path / "half.onnx", out, calibration, scheme="smoothquant")
+    assert sum(report.products.values()) == 6
+    constants = {tensor.name: tensor for tensor in onnx.load(out).graph.initializer}
+    for node in onnx.load(out).graph.node:
+        if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
+            assert constants[node.input[1]].data_type == onnx.TensorProto.FLOAT16
+    assert OnnxRuntimeEngine(out, LOGITS).run(*calibration[0])["sentiment"].shape[1] == 3
 
 
 def test_an_unknown_scheme_names_the_known_ones(tiny_onnx, calibration, tmp_path):

@@ -125,3 +125,14 @@ def test_an_altered_parent_is_refused(tiny_onnx, toy_split, tmp_path):
         file.write(b"\x00")
     with pytest.raises(ArtifactError, match=r"model\.onnx.*altered"):
         quantize_encoder(folder, toy_split, tmp_path / "out", threads=1)
+
+
+def test_a_graph_with_qdq_lies_beside_it_or_the_reason_why_not(tiny_int8):
+    manifest = read_manifest(tiny_int8)
+    qdq = manifest.facts["qdq"]
+    assert (qdq["scheme"] is not None) == ("qdq.onnx" in manifest.files)
+    if qdq["scheme"] is None:
+        assert list(qdq["refused_schemes"]) == list(module.QDQ_SCHEMES)
+    else:
+        assert broken_limits(Parity.model_validate(qdq["parity"]), INT8_LIMITS) == []
+        assert qdq["sha256"] == manifest.files["qdq.onnx"].sha256

@@ -265,3 +265,19 @@ def test_a_decoder_that_fails_on_one_text(running, fake):
             assert_only_the_poison_failed(await runner.answer(poisoned()))
 
     asyncio.run(body())
+
+
+def test_a_scheduler_that_ends_by_a_bug_of_ours_is_a_reason(running, becomes):
+    async def body():
+        async with running() as runner:
+
+            def broken():
+                raise ZeroDivisionError
+
+            runner._dispatcher._next = broken
+            asking = asyncio.create_task(runner.answer(["1"]))
+            assert await becomes(lambda: runner.reasons() != []) < 2
+            assert "dispatch-test ended: ZeroDivisionError()" in runner.reasons()
+            asking.cancel()
+
+    asyncio.run(body())

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.batching.lengths import ArrivalRate, LengthEstimate
+from serving.batching.lengths import ArrivalRate, DrainRate, LengthEstimate
 
 
 def test_it_tells_mean_and_quantiles_of_what_came():
@@ -59,3 +59,17 @@ def test_the_next_arrival_is_expected_from_the_last_gaps():
     for step in range(100):
         rate.add(2 + step * 0.01, 10)
     assert rate.gap_s(2.99) == pytest.approx(0.001, rel=0.05)
+
+
+def test_what_drains_under_load_tells_how_long_the_rest_takes():
+    rate = DrainRate(memory_s=2.0)
+    assert rate.seconds(0.0, 100) is None
+    for step in range(50):
+        rate.add(step * 0.1, 200, loaded=True)
+    assert rate.seconds(4.9, 1_000) == pytest.approx(0.5, rel=0.01)
+    rate.add(5.0, 200, loaded=False)
+    rate.add(60.0, 200, loaded=True)  # a rest is not slowness
+    assert rate.seconds(60.0, 1_000) is None  # and what was long ago says nothing
+    for step in range(1, 30):
+        rate.add(60 + step * 0.2, 200, loaded=True)
+    assert rate.seconds(66.0, 1_000) == pytest.approx(1.0, rel=0.1)

@@ -1,6 +1,7 @@
 """The gateway as a process that serves both kinds of model, the language model by a server."""
 
 import subprocess
+import sys
 
 import pytest
 
@@ -82,3 +83,14 @@ def test_a_folder_on_disk_is_served_only_if_it_is_what_was_deployed(fakes, tiny_
         load_engine(arm, ServingSettings())
     right = arm.model_copy(update={"manifest_digest": read_manifest(tiny_base).digest})
     assert load_engine(right, ServingSettings()).name.startswith("transformers")
+
+
+def test_a_gateway_of_onnx_models_starts_without_torch(tiny_models):
+    code = (
+        "import sys\nfrom pathlib import Path\nimport serving.gateway.app\n"
+        "from serving.analyzer import load_analyzer\n"
+        f"load_analyzer(Path({str(tiny_models['champion'])!r})).analyze(['맛있어요'])\n"
+        "print(sorted({'torch', 'transformers', 'openvino', 'scipy'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

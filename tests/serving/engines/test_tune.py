@@ -1,0 +1,257 @@
+"""Tuning: all engines measured in one run, the fastest within the budget kept."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from data.errors import ArtifactError, EngineError
+from serving.batching.costs import CostModel, shape_of
+from serving.engines import tune
+from serving.engines.choice import BASELINE, load_embedder, make_engine
+from serving.engines.hardware import this_hardware
+from serving.engines.measuring import (
+    cosines,
+    measure_engines,
+    neighbour_overlap,
+    sample_windows,
+)
+from serving.engines.protocol import Engine, Outputs, TokenIds
+from serving.engines.tune import judge, tune_engine
+from serving.engines.tuned import MeasuredEngine, QualityBudget, choice_path, costs_path
+
+
+class Acting:
+    """An engine around an engine: slower, off the mark, or broken after some batches."""
+
+    def __init__(
+        self, inside: Engine, *, work: int = 0, noise: float = 0.0, breaks_after: float = np.inf
+    ):
+        self.name = "acting"
+        self.batch_invariant = True
+        self.computes_padding = True
+        self._inside, self._work, self._noise = inside, work, noise
+        self._left = breaks_after
+
+    def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Outputs:
+        self._left -= 1
+        if self._left < 0:
+            raise EngineError("it broke")
+        for _ in range(self._work):
+            np.linalg.svd(np.ones((60, 60)))
+        outputs = self._inside.run(input_ids, attention_mask)
+        noise = self._noise * np.random.default_rng(0).normal(size=outputs["embedding"].shape)
+        return {"embedding": (outputs["embedding"] + noise).astype(np.float32)}
+
+
+@pytest.fixture
+def acts(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, dict]], None]:
+    """Puts acting engines in place of the folder's own."""
+
+    def put(roles: dict[str, dict]) -> None:
+        monkeypatch.setattr(tune, "engines_of", lambda folder: list(roles))
+        monkeypatch.setattr(
+            tune,
+            "make_engine",
+            lambda name, folder, threads: Acting(make_engine(BASELINE, folder), **roles[name]),
+        )
+
+    return put
+
+
+def row(engine: str, speed: float, **changed: object) -> MeasuredEngine:
+    good = {"cos_mean": 1.0, "cos_p1": 1.0, "cos_min": 1.0, "top10_overlap": 1.0}
+    return MeasuredEngine.model_validate(
+        {"engine": engine, "tokens_per_s": speed, "batch_invariant": True, "alone_cos_min": 1.0}
+        | good
+        | changed
+    )
+
+
+def test_the_fastest_within_the_budget_is_picked_and_the_rest_explained():
+    picked, judged = judge(
+        [
+            row("exact", 100.0),
+            row("bad-tail", 900.0, cos_p1=0.81),
+            row("bad-mean", 800.0, cos_mean=0.9),
+            row("bad-neighbours", 700.0, top10_overlap=0.5),
+            row("fast", 400.0),
+            MeasuredEngine(engine="broken", error="EngineError: it broke"),
+        ],
+        QualityBudget(),
+    )
+    assert picked == "fast"
+    assert {one.engine: one.verdict for one in judged} == {
+        "exact": "0.25 × the speed of fast",
+        "bad-tail": "cos_p1=0.8100 < 0.98",
+        "bad-mean": "cos_mean=0.9000 < 0.995",
+        "bad-neighbours": "top10_overlap=0.5000 < 0.94",
+        "fast": "picked",
+        "broken": "EngineError: it broke",
+    }
+
+
+def test_answers_that_depend_on_batch_mates_can_be_ruled_out():
+    rows = [
+        row("exact", 100.0),
+        row("by-batch", 900.0, batch_invariant=False),
+        row("says-so", 800.0, alone_cos_min=0.99),
+    ]
+    assert judge(rows, QualityBudget())[0] == "by-batch"
+    picked, judged = judge(rows, QualityBudget(batch_invariant=True))
+    assert picked == "exact"
+    assert judged[1].verdict == "its answers depend on batch-mates"
+    assert judged[2].verdict == "alone_cos_min=0.99000 < 0.9999"
+
+
+def test_nothing_within_the_budget_is_an_error():
+    with pytest.raises(EngineError, match=r"no engine keeps.*poor: cos_mean=0\.5000 < 0\.995"):
+        judge([row("poor", 1.0, cos_mean=0.5)], QualityBudget())
+
+
+def test_one_run_picks_by_measure_and_lists_what_breaks(small_model, tmp_path, acts):
+    acts(
+        {
+            "torch-fp32": {"work": 8},
+            "openvino-fp32": {"work": 2},
+            "openvino-bf16": {"noise": 0.2},
+            "torch-int8": {"breaks_after": 0},
+            "openvino-int8": {"breaks_after": 80},
+        }
+    )
+    chosen = tune_engine(small_model, home=tmp_path, windows=40, rounds=30, costs=False)
+    assert chosen.engine == "openvino-fp32"
+    assert chosen.reference == "torch-fp32"
+    rows = {one.engine: one for one in chosen.measured}
+    assert rows["openvino-fp32"].verdict == "picked"
+    assert "× the speed of openvino-fp32" in rows["torch-fp32"].verdict
+    assert "cos_mean=" in rows["openvino-bf16"].verdict
+    assert rows["torch-int8"].error == rows["openvino-int8"].error == "EngineError: it broke"
+    assert rows["openvino-int8"].tokens_per_s is None
+
+
+def test_a_classifier_is_tuned_too(torch_twin, tmp_path):
+    chosen = tune_engine(torch_twin, home=tmp_path, windows=20, rounds=1, costs=False)
+    assert chosen.reference == "torch-fp32"
+    assert {one.engine for one in chosen.measured} == {"torch-fp32", "torch-bf16", "torch-int8"}
+    picked = next(one for one in chosen.measured if one.engine == chosen.engine)
+    assert picked.verdict == "picked"
+    assert all(one.verdict for one in chosen.measured)
+
+
+def test_the_second_call_takes_the_choice(small_model, tmp_path, acts, monkeypatch):
+    acts({"torch-fp32": {}, "openvino-fp32": {"work": 4}})
+    first = tune_engine(small_model, home=tmp_path, windows=20, costs=False)
+    monkeypatch.setattr(tune, "measure_engines", None)  # measuring would fail
+    begun = time.process_time()
+    assert tune_engine(small_model, home=tmp_path, windows=20, costs=False).engine == first.engine
+    assert time.process_time() - begun < 1.0
+
+
+@pytest.mark.parametrize("fault", ["altered", "cut", "another budget", "asked", "another model"])
+def test_a_choice_that_does_not_hold_is_measured_anew(
+    fault, small_model, tmp_path, acts, monkeypatch
+):
+    acts({"torch-fp32": {}})
+    first = tune_engine(small_model, home=tmp_path, windows=20, costs=False)
+    path = choice_path(tmp_path, first.model_digest, first.hardware)
+    text = path.read_text(encoding="utf-8")
+    given = {"budget": QualityBudget(), "again": fault == "asked"}
+    if fault == "altered":
+        changed = json.loads(text) | {"engine": "openvino-int8"}
+        path.write_text(json.dumps(changed), encoding="utf-8")
+    elif fault == "cut":
+        path.write_text(text[: len(text) // 2], encoding="utf-8")
+    elif fault == "another budget":
+        given["budget"] = QualityBudget(cos_mean=0.9)
+    elif fault == "another model":
+        changed = first.model_copy(update={"model_digest": "1" * 64})
+        tune.write_choice(path, changed)
+    acts({"openvino-fp32": {}})
+    second = tune_engine(small_model, home=tmp_path, windows=20, costs=False, **given)
+    assert second.engine == "openvino-fp32"
+    assert second.model_digest == first.model_digest
+
+
+def test_another_machine_measures_anew(small_model, tmp_path, acts, monkeypatch):
+    acts({"torch-fp32": {}})
+    tune_engine(small_model, home=tmp_path, windows=20, costs=False)
+    other = this_hardware().model_copy(update={"cores": 96})
+    monkeypatch.setattr(tune, "this_hardware", lambda: other)
+    acts({"openvino-fp32": {}})
+    assert tune_engine(small_model, home=tmp_path, windows=20, costs=False).engine == (
+        "openvino-fp32"
+    )
+    assert len(list(tmp_path.glob("*.json"))) == 2
+
+
+def test_an_altered_model_is_refused(small_model, tmp_path):
+    folder = Path(shutil.copytree(small_model, tmp_path / "model"))
+    (folder / "graph.onnx").write_bytes(b"")
+    with pytest.raises(ArtifactError, match=r"graph\.onnx"):
+        tune_engine(folder, home=tmp_path)
+
+
+def test_made_up_windows_have_the_lengths_asked_for(small_model):
+    model = load_embedder(small_model, engine=BASELINE)
+    windows = sample_windows(model, 300)
+    lengths = [len(window) for window in windows]
+    assert max(lengths) <= model.spec.max_tokens
+    assert min(lengths) >= 4
+    assert 25 < np.mean(lengths) < 40  # of 39, cut at this model's 48
+    assert len({window[0] for window in windows} | {window[-1] for window in windows}) == 2
+    assert windows == sample_windows(model, 300)
+
+
+def test_too_few_windows_are_refused():
+    with pytest.raises(EngineError, match="3 windows are too few"):
+        measure_engines([], pytest.fail, [[1]] * 3, 0)
+
+
+def test_likeness_is_measured_as_it_is_named():
+    values = np.eye(24, dtype=np.float32) + 0.01 * np.arange(24 * 24).reshape(24, 24) / 576
+    values = values.astype(np.float32)
+    assert cosines(values, 3 * values) == pytest.approx(np.ones(24), abs=1e-6)
+    assert cosines(values, -values) == pytest.approx(-np.ones(24), abs=1e-6)
+    assert neighbour_overlap(values, 2 * values) == 1.0
+    shuffled = np.random.default_rng(0).normal(size=(24, 8)).astype(np.float32)
+    assert neighbour_overlap(values, shuffled) < 0.8
+
+
+def test_the_command_shows_keeps_and_explains(small_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("MATJIP_VAR", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(f"가각간 {'갇갈 ' * (n % 9)}" for n in range(30)), encoding="utf-8")
+    done = CliRunner().invoke(
+        tune.app, [str(small_model), "--texts", str(texts), "--rounds", "1", "--cos-mean", "0.9"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "picked" in done.output
+    assert "× the speed of" in done.output
+    (kept,) = [p for p in (tmp_path / "engines").glob("*.json") if ".costs" not in p.name]
+    assert kept.name in done.output.replace("\n", "")
+    assert CostModel.load(costs_path(kept)).seconds(shape_of([16] * 8)) > 0
+    chosen = json.loads(kept.read_text(encoding="utf-8"))
+    assert load_embedder(small_model).engine.name in {
+        one["name"] for one in chosen["measured"] if one["engine"] == chosen["engine"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--cos-mean", "2"], "cos_mean"),
+        (["--texts", "nowhere.txt"], "nowhere.txt"),
+    ],
+)
+def test_what_is_wrongly_asked_is_said(small_model, tmp_path, monkeypatch, given, message):
+    monkeypatch.setenv("MATJIP_VAR", str(tmp_path))
+    done = CliRunner().invoke(tune.app, [str(small_model), *given])
+    assert done.exit_code == 1
+    assert message in done.output

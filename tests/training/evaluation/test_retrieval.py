@@ -1,0 +1,86 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.errors import MetricError, SettingsError
+from data.manifest import write_manifest
+from training.evaluation import retrieval
+from training.evaluation.retrieval import RetrievalSettings, evaluate_embedding
+
+SETTINGS = RetrievalSettings(resamples=100, margin=0.1)
+
+
+@pytest.fixture
+def scored(tmp_path: Path) -> Path:
+    rows = ["score\tsentence1\tsentence2"]
+    rows += [f"5.0\t국물이 맛있어요 {n}\t국물이 맛있네요 {n}" for n in range(10)]
+    rows += [f"0.0\t직원이 친절해요 {n}\t주차장이 좁다 {n + 40}" for n in range(10)]
+    path = tmp_path / "pairs.tsv"
+    path.write_text("\n".join(rows), encoding="utf-8")
+    return path
+
+
+def test_the_served_format_its_parent_and_tfidf_stand_side_by_side(
+    embedding_int8, language_split, tmp_path, scored
+):
+    settings = SETTINGS.model_copy(update={"korsts": str(scored)})
+    facts = evaluate_embedding(
+        language_split, embedding_int8, tmp_path / "out", settings=settings
+    ).facts
+    said = json.loads((tmp_path / "out" / "metrics.json").read_bytes())
+    assert said["engines"] == {"candidate": "onnxruntime-int8", "parent": "onnxruntime-fp32"}
+    names = {f"{kind}_{what}" for kind in ("retyped", "clause") for what in ("recall_1", "mrr")}
+    for figures in said["metrics"].values():
+        assert set(figures) == {*names, "korsts_spearman"}
+        for figure in figures.values():
+            assert figure["low"] <= figure["value"] <= figure["high"]
+    assert said["metrics"]["tfidf"]["korsts_spearman"]["value"] > 0.5
+    assert said["metrics"]["candidate"]["retyped_mrr"]["value"] > 0.5
+    assert facts["verdict"] == "pass"
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "KorSTS" in page
+    assert "qdq.onnx" in page
+    assert "KorSTS" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_format_that_finds_less_than_fp32_does_not_pass(
+    embedding_onnx, language_split, tmp_path, monkeypatch
+):
+    worse = iter([False, True, True])
+
+    def figures(how, reviews, settings):
+        return {"retyped_mrr": {"value": 0.9 if next(worse) else 0.7, "low": 0, "high": 1, "n": 3}}
+
+    monkeypatch.setattr(retrieval, "_figures", figures)
+    facts = evaluate_embedding(
+        language_split, embedding_onnx, tmp_path / "out", settings=SETTINGS
+    ).facts
+    assert facts["verdict"] == "fail"
+    assert "retyped_mrr of the served format is 0.7000" in facts["reason"]
+
+
+def test_a_tie_counts_against_the_wanted_review():
+    def alike(first, second):
+        return np.ones((len(first), 2)), np.ones((len(second), 2))
+
+    ranks = retrieval._ranks(alike, ["a", "b"], ["a", "b", "c"], np.arange(2))
+    assert ranks.tolist() == [3, 3]
+
+
+def test_too_few_reviews_and_a_wrong_file_are_refused(
+    embedding_onnx, language_split, tmp_path, scored
+):
+    few = tmp_path / "split"
+    shutil.copytree(language_split, few)
+    lines = (few / "test.jsonl").read_text(encoding="utf-8").splitlines()[:9]
+    (few / "test.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_manifest(few, "split", {})
+    with pytest.raises(MetricError, match="9 reviews"):
+        evaluate_embedding(few, embedding_onnx, tmp_path / "out", settings=SETTINGS)
+    scored.write_text("a\tb\n1\t2\n", encoding="utf-8")
+    wrong = SETTINGS.model_copy(update={"korsts": str(scored)})
+    with pytest.raises(SettingsError, match=r"pairs\.tsv"):
+        evaluate_embedding(language_split, embedding_onnx, tmp_path / "out", settings=wrong)
