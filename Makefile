@@ -12,14 +12,14 @@ NOT_LOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefi
 	cuda-cupti cuda-nvrtc cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse \
 	cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
 
-.PHONY: help setup demo test check bench-gpu test-services ingest validate split pretrain train-sentiment export \
+.PHONY: help setup demo test check test-services ingest validate split pretrain train-sentiment export \
 	quantize evaluate gate register deploy compare promote \
 	language tune tune-engine targets pretrain-llm train-llm merge-llm quantize-llm compare-llm \
 	evaluate-llm gate-llm \
 	register-llm deploy-llm \
 	embedding train-embedding export-embedding quantize-embedding check-tensorrt evaluate-embedding \
 	register-embedding deploy-embedding build-engine \
-	mlflow serve serve-llm contract compile submit images real-data bench bench-setup bench-lock \
+	mlflow serve serve-llm contract compile submit images real-data bench bench-gpu bench-setup bench-lock \
 	lock clean
 
 help:  ## list the targets
@@ -59,9 +59,6 @@ check: setup  ## lint, types and import contracts
 
 test: check  ## lint, types, import contracts and tests
 	.venv/bin/pytest -m "not services and not gpu" -n 2 --dist loadfile
-
-bench-gpu: setup  ## encoder engines on an NVIDIA GPU, to var/bench
-	$(PY) -m bench.engines_gpu $(ARGS)
 
 test-services: setup  ## tests against real servers and containers, which it installs and starts
 	tests/services/run
@@ -151,6 +148,8 @@ bench-setup: setup  ## install what `make bench` compares with, in environments 
 	bench/competitors
 bench: bench-setup  ## engines, libraries and the gateway, measured in under 15 minutes
 	$(PY) -m bench.run $(ARGS)
+bench-gpu: setup  ## engines on an NVIDIA GPU against its roofline, its memory run short; under 8 minutes
+	$(PY) -m bench.engines_gpu $(ARGS)
 bench-lock: setup  ## resolve locks/bench-*.in again (needs uv)
 	for name in infinity sentence-transformers sentence-transformers-onnx; do \
 		uv pip compile locks/bench-$$name.in --python-version 3.11 --generate-hashes --no-header \

@@ -1,9 +1,10 @@
 """What memory is really free, read live: a container's or the machine's, or a GPU's."""
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import psutil
 
@@ -53,7 +54,7 @@ class GpuMemory:
         """Open NVML.
 
         Args:
-            index: of the device, as NVML counts.
+            index: of the device, as CUDA counts in this process.
 
         Raises:
             SettingsError: there is no NVML, or no such device.
@@ -64,7 +65,7 @@ class GpuMemory:
             import pynvml
 
             pynvml.nvmlInit()
-            self._device = pynvml.nvmlDeviceGetHandleByIndex(index)
+            self._device = nvml_device(pynvml, index)
         except Exception as error:  # NVML's errors share a base that is absent without it
             raise SettingsError(
                 f"NVML cannot read GPU {index!r}: {error}; install nvidia-ml-py and a driver, or "
@@ -75,13 +76,45 @@ class GpuMemory:
     def __call__(self) -> MemoryReading:
         """See ``MemorySource``.
 
-        In a container NVML may not tell which process is ours. Then own is 0, so that batches in
-        flight are counted twice: less is admitted, never too much.
+        In a container NVML may not tell which process is ours. Then own is what torch holds;
+        without torch it is 0, so that batches in flight are counted twice: less is admitted, never
+        too much.
         """
         whole = self._nvml.nvmlDeviceGetMemoryInfo(self._device)
-        processes = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._device)
+        try:
+            processes = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._device)
+        except self._nvml.NVMLError:  # a sandbox may know the device alone
+            processes = []
         own = sum(each.usedGpuMemory or 0 for each in processes if each.pid == os.getpid())
-        return MemoryReading(int(whole.free), int(own))
+        return MemoryReading(int(whole.free), int(own) or _torch_bytes())
+
+
+def nvml_device(nvml: Any, index: int) -> Any:
+    """NVML's handle of a device, which CUDA may count otherwise.
+
+    CUDA_VISIBLE_DEVICES hides and renumbers GPUs for CUDA, not for NVML. (A machine of unlike GPUs
+    also needs CUDA_DEVICE_ORDER=PCI_BUS_ID, or CUDA counts the fastest first.)
+
+    Args:
+        nvml: pynvml, initialised.
+        index: of the device, as CUDA counts in this process.
+
+    Raises:
+        LookupError: CUDA sees fewer devices.
+        pynvml.NVMLError: there is no such device.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    name = str(index) if visible is None else visible.split(",")[index].strip()
+    if name.isdigit():
+        return nvml.nvmlDeviceGetHandleByIndex(int(name))
+    return nvml.nvmlDeviceGetHandleByUUID(name)
+
+
+def _torch_bytes() -> int:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return 0
+    return int(torch.cuda.memory_reserved())
 
 
 def free_bytes(cgroup: Path = CGROUP) -> int:

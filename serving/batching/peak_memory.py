@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import psutil
 
@@ -40,21 +40,29 @@ def host_peak(call: Call) -> tuple[int, PeakSource]:
 def gpu_peak(call: Call) -> tuple[int, PeakSource]:
     """Bytes of the current GPU that a call took at most.
 
-    Torch's allocator says it exactly; what other libraries take is sampled by NVML.
+    Torch's allocator says it exactly; what other libraries took and kept is added. Where torch has
+    no GPU, all is sampled by NVML.
     """
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-        before = int(torch.cuda.memory_allocated())
+        before, others = int(torch.cuda.memory_allocated()), _others_bytes(torch.cuda)
         call()
         torch.cuda.synchronize()
-        return max(int(torch.cuda.max_memory_allocated()) - before, 0), "torch"
+        grown = max(_others_bytes(torch.cuda) - others, 0)
+        return max(int(torch.cuda.max_memory_allocated()) - before, 0) + grown, "torch"
     from serving.batching.memory import GpuMemory
 
     memory = GpuMemory()
     whole = memory().free
     return _sampled(call, lambda: whole - memory().free), "NVML"
+
+
+def _others_bytes(cuda: Any) -> int:
+    """What is in use on the GPU beside torch's own: TensorRT's contexts, say."""
+    free, whole = cuda.mem_get_info()
+    return int(whole - free - cuda.memory_reserved())
 
 
 def _sampled(call: Call, used: Callable[[], int]) -> int:
@@ -74,7 +82,7 @@ def _sampled(call: Call, used: Callable[[], int]) -> int:
     finally:
         done.set()
         watcher.join()
-    return max(most - before, 0)
+    return max(most - before, used() - before, 0)  # what is kept may come after the last sample
 
 
 def _status(field: str) -> int:

@@ -21,6 +21,7 @@ from serving.engines.tensor_rt_library import EXTRA
 from serving.engines.tuned import tuned_engine
 
 if TYPE_CHECKING:
+    from serving.engines.half_encoder import HalfPrecision
     from serving.engines.open_vino import Precision as OpenVinoPrecision
     from serving.engines.plan_folder import PlanPrecision
     from serving.engines.unpadded import Precision as TorchPrecision
@@ -70,6 +71,20 @@ def _unpadded(precision: "TorchPrecision") -> Make:
     return make
 
 
+def _torch_cuda(precision: "HalfPrecision") -> EngineMaker:
+    def make(files: ModelFiles, path: Path, threads: int) -> Engine:
+        from serving.engines.torch_cuda import TorchCudaEngine
+
+        return TorchCudaEngine(files.load_torch(), precision=precision)
+
+    def unfit(folder: Path) -> str | None:
+        from serving.engines.torch_cuda import unfit_here
+
+        return unfit_here(precision)
+
+    return EngineMaker("torch", "torch", _SETUP, make, device="gpu", unfit=unfit)
+
+
 def _onnx_runtime(files: ModelFiles, path: Path, threads: int) -> Engine:
     from serving.engines.onnx_runtime import OnnxRuntimeEngine
 
@@ -112,6 +127,8 @@ ENGINES: Final[dict[str, EngineMaker]] = {
     "onnxruntime-fp32": EngineMaker("onnx", "onnxruntime", _SETUP, _onnx_runtime),
     "openvino-fp32": EngineMaker("graph", "openvino", _SETUP, _open_vino("fp32")),
     "tensorrt-fp16": _tensor_rt("fp16"),
+    "torch-cuda-fp16": _torch_cuda("fp16"),
+    "torch-cuda-bf16": _torch_cuda("bf16"),
     "torch-bf16": EngineMaker("torch", "torch", _SETUP, _unpadded("bf16")),
     "openvino-bf16": EngineMaker("graph", "openvino", _SETUP, _open_vino("bf16")),
     "torch-int8": EngineMaker("torch", "torch", _SETUP, _unpadded("int8")),

@@ -10,6 +10,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict
 
 from data.manifest import canonical_digest
+from serving.batching.memory import nvml_device
 
 LIBRARIES: Final = (
     *("torch", "onnxruntime", "openvino"),
@@ -73,9 +74,9 @@ def _gpu() -> str | None:
         return None
     try:
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        handle = nvml_device(pynvml, 0)
         major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
         name, driver = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlSystemGetDriverVersion()
-    except pynvml.NVMLError:
+    except (pynvml.NVMLError, LookupError):
         return None
     return f"{name}, SM {major}.{minor}, driver {driver}"

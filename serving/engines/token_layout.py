@@ -51,6 +51,27 @@ class TokenLayout:
         return out.index_copy_(0, self.places, states).view(batch, tokens, -1)
 
 
+def window_lengths(attention_mask: TokenIds) -> TokenIds:
+    """(batch,): real tokens of each window.
+
+    Args:
+        attention_mask: (batch, tokens), 1 for a real token.
+
+    Raises:
+        EngineError: a row has no real token, or padding that is not on its right.
+    """
+    lengths: TokenIds = attention_mask.sum(axis=1)
+    column = np.arange(attention_mask.shape[1])
+    uneven = np.flatnonzero((attention_mask != (column < lengths[:, None])).any(axis=1))
+    if uneven.size or not lengths.all():
+        row = int(uneven[0]) if uneven.size else int(np.argmin(lengths))
+        raise EngineError(
+            f"row {row!r} of the batch has the attention mask {attention_mask[row].tolist()!r}; "
+            "a window is at least one token, padded on the right: lay it with serving.windows.pad"
+        )
+    return lengths
+
+
 def lay_tokens(input_ids: TokenIds, attention_mask: TokenIds) -> TokenLayout:
     """Leave the padding out.
 
@@ -62,15 +83,8 @@ def lay_tokens(input_ids: TokenIds, attention_mask: TokenIds) -> TokenLayout:
         EngineError: a row has no real token, or padding that is not on its right.
     """
     batch, tokens = input_ids.shape
-    lengths = attention_mask.sum(axis=1)
+    lengths = window_lengths(attention_mask)
     column = np.arange(tokens)
-    uneven = np.flatnonzero((attention_mask != (column < lengths[:, None])).any(axis=1))
-    if uneven.size or not lengths.all():
-        row = int(uneven[0]) if uneven.size else int(np.argmin(lengths))
-        raise EngineError(
-            f"row {row!r} of the batch has the attention mask {attention_mask[row].tolist()!r}; "
-            "a window is at least one token, padded on the right: lay it with serving.windows.pad"
-        )
     order = np.argsort(lengths, kind="stable")
     real = column < lengths[order][:, None]
     places = (order[:, None] * tokens + column)[real]
