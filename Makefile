@@ -18,7 +18,7 @@ NOT_LOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefi
 	evaluate-llm gate-llm \
 	register-llm deploy-llm \
 	embedding train-embedding export-embedding quantize-embedding check-tensorrt evaluate-embedding \
-	register-embedding deploy-embedding \
+	register-embedding deploy-embedding build-engine \
 	mlflow serve serve-llm contract compile submit images real-data bench bench-gpu bench-setup bench-lock \
 	lock clean
 
@@ -119,6 +119,8 @@ register-embedding: setup  ## the embedding model and its evidence into MLflow
 	$(STEP)
 deploy-embedding: setup  ## a registered version to what the gateway serves; ARGS="--set version=2"
 	$(STEP)
+build-engine: setup  ## TensorRT engines for the GPU at hand: make build-engine MODEL=folder; the last embedding model's without
+	$(if $(MODEL),$(PY) -m training.engine_delivery $(MODEL) $(ARGS),$(STEP))
 compare: setup  ## what was served and fed back, to a verdict
 	$(STEP)
 promote: setup  ## the verdict to the alias

@@ -1,4 +1,4 @@
-"""A model's graphs to a TensorRT engine for the GPU of the node that the step runs on."""
+"""An exported model to TensorRT engines for the GPU of the node that it runs on."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Model, Output
@@ -8,26 +8,26 @@ from components.profiles import MAIN
 
 @dsl.component(base_image=MAIN, install_kfp_package=False)
 def build_engine(
-    exported: Input[Model],
+    model: Input[Model],
     quantized: Input[Model],
     split: Input[Dataset],
-    token_budget: int,
-    timing_cache: str,
+    timings: str,
+    batch_tokens: int,
     inputs: str,
     engine: Output[Model],
 ) -> str:
-    """Build FP16 and INT8, keep the faster; fails without a GPU; returns the engine's key."""
+    """Build, inspect, compare and measure; fails without a GPU or TensorRT. Returns the digest."""
     from pathlib import Path
 
-    from training.build_engine import build_classifier_engine
+    from training.engine_delivery import deliver_engines
 
-    plan = build_classifier_engine(
-        Path(exported.path),
+    manifest = deliver_engines(
+        Path(model.path),
         Path(quantized.path),
         Path(split.path),
         Path(engine.path),
-        token_budget=token_budget,
-        timing_cache=Path(timing_cache) if timing_cache else None,
+        timings=Path(timings),
+        batch_tokens=batch_tokens,
     )
-    engine.metadata.update({"key": plan.key, "inputs": inputs, "precision": plan.precision})
-    return plan.key
+    engine.metadata.update({"digest": manifest.digest, "inputs": inputs})
+    return manifest.digest

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import SettingsError
-from data.manifest import file_sha256
+from data.manifest import file_sha256, read_manifest
 from pipelines.local import Home, RunRecord
 from serving.experiments.store import ExperimentStore
 from training.embedding_recipe import embedding_recipe_text
@@ -71,6 +71,22 @@ def embedding_arguments(
     asked = {"evaluation_settings": f"korsts: {korsts.resolve()}\n"} if korsts.is_file() else {}
     arguments = encoder_arguments(home, labels=labels, **(asked | given))
     return arguments | {"recipe": given.get("recipe") or embedding_recipe_text(recipe)}
+
+
+def engine_arguments(home: Home, trained: RunRecord) -> dict[str, Any]:
+    """Arguments of ``build_engine`` for the embedding model that a run quantised.
+
+    Raises:
+        SettingsError: the run has no such model.
+    """
+    model = trained.artifact("quantize-embedding", "quantized")
+    return {
+        "model": str(model),
+        "quantized": str(model),
+        "inputs": read_manifest(model).digest,
+        "split": str(trained.artifact("split-dataset", "split")),
+        "checkpoints": str(home.folder("checkpoints")),
+    }
 
 
 def language_arguments(

@@ -1,36 +1,40 @@
-"""The graph from a classifier's exported folders to a TensorRT engine, on a node with a GPU."""
+"""The graph from an exported model to TensorRT engines for one kind of GPU; run per kind.
+
+It takes the folders of an earlier run by path: a classifier's INT8 folder is one of its own, an
+embedding model's holds all graphs and is given twice.
+"""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Model
 from kfp.dsl.graph_component import GraphComponent
 
-from components.build_engine import build_engine
+from components.build_engine import build_engine as build
 from pipelines.placement import Placement, place
 
 
-def build_engine_graph(placement: Placement) -> GraphComponent:
-    """The graph, placed; it takes the folders of an earlier run by path."""
+def build_engine(placement: Placement) -> GraphComponent:
+    """The graph, placed on a GPU node; apart from training, as an engine fits one GPU alone."""
 
     @dsl.pipeline(name="build-engine", description=__doc__)
     def graph(
-        exported: str,
+        model: str,
         quantized: str,
-        split: str,
         inputs: str,
-        token_budget: int = 1024,
-        timing_cache: str = "",
+        split: str,
+        checkpoints: str,
+        batch_tokens: int = 8192,
     ) -> None:
-        model, integer = (
+        exported, integer = (
             dsl.importer(artifact_uri=uri, artifact_class=Model, reimport=False)
-            for uri in (exported, quantized)
+            for uri in (model, quantized)
         )
-        data = dsl.importer(artifact_uri=split, artifact_class=Dataset, reimport=False)
-        built = build_engine(
-            exported=model.output,
+        texts = dsl.importer(artifact_uri=split, artifact_class=Dataset, reimport=False)
+        built = build(
+            model=exported.output,
             quantized=integer.output,
-            split=data.output,
-            token_budget=token_budget,
-            timing_cache=timing_cache,
+            split=texts.output,
+            timings=checkpoints,
+            batch_tokens=batch_tokens,
             inputs=inputs,
         )
         place(built, placement)

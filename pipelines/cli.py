@@ -20,6 +20,7 @@ from data.manifest import read_manifest, write_json, write_text_atomically
 from pipelines.arguments import (
     compare_arguments,
     embedding_arguments,
+    engine_arguments,
     home_from_environment,
     tracking_uri,
     train_arguments,
@@ -42,6 +43,7 @@ PLACEMENT: Final = Path("pipelines/placement.yaml")
 _ENCODER: Final = ("train-and-deploy", "train-encoder")
 _LANGUAGE: Final = ("train-and-deploy", "train-language")
 _EMBEDDING: Final = ("train-embedding",)
+_ENGINE: Final = ("build-engine",)
 _LABELLED: Final = (*_ENCODER, *_EMBEDDING)
 _TRAFFIC: Final = ("compare-and-promote",)
 STEPS: Final = {
@@ -73,6 +75,7 @@ STEPS: Final = {
     "evaluate-embedding": (_EMBEDDING, "evaluate-embedding"),
     "register-embedding": (_EMBEDDING, "register-embedding"),
     "deploy-embedding": (_EMBEDDING, "deploy-embedding"),
+    "build-engine": (_ENGINE, "build-engine"),
     "compare": (_TRAFFIC, "compare-arms"),
     "promote": (_TRAFFIC, "promote-model"),
 }
@@ -191,6 +194,8 @@ def real_data() -> None:
 
 def _run_for(home: Home, graphs: Sequence[str], run_id: str | None) -> RunRecord:
     """The run that is named, else the last of these graphs, else a new one of the first."""
+    if graphs == _ENGINE and not run_id:  # of the last model, not of the one that had engines last
+        return new_run(home, graphs[0], engine_arguments(home, last_deployed(home, _EMBEDDING)))
     runs = [load_run(home, run_id, graph=None if run_id else graph) for graph in graphs]
     found = [run for run in runs if run is not None and run.graph in graphs]
     if found:

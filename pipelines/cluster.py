@@ -7,7 +7,7 @@ import yaml
 from kfp import Client, compiler
 
 from data.errors import MatjipError, SettingsError
-from pipelines.build_engine import build_engine_graph
+from pipelines.build_engine import build_engine
 from pipelines.compare_and_promote import compare_and_promote
 from pipelines.placement import Placement, read_placement, unknown_steps
 from pipelines.train_and_deploy import train_and_deploy
@@ -23,10 +23,10 @@ GRAPHS: Final = {
     "train-encoder": train_encoder,
     "train-language": train_language,
     "train-embedding": train_embedding,
+    "build-engine": build_engine,
     "compare-and-promote": compare_and_promote,
     "tune-encoder": tune_encoder,
     "tune-language": tune_language,
-    "build-engine": build_engine_graph,
 }
 ON_CLUSTER: Final = {
     "tracking_uri": "http://mlflow.mlflow.svc.cluster.local:5000",

@@ -17,11 +17,13 @@ from serving.embedder import Embedder
 from serving.embedding_folder import EMBEDDING_KIND, read_embedding_spec
 from serving.engines.model_files import ModelFiles, Role, read_model_files
 from serving.engines.protocol import Engine
+from serving.engines.tensor_rt_library import EXTRA
 from serving.engines.tuned import tuned_engine
 
 if TYPE_CHECKING:
     from serving.engines.half_encoder import HalfPrecision
     from serving.engines.open_vino import Precision as OpenVinoPrecision
+    from serving.engines.plan_folder import PlanPrecision
     from serving.engines.unpadded import Precision as TorchPrecision
 
 PLAIN: Final = "plain"
@@ -100,6 +102,21 @@ def _open_vino(precision: "OpenVinoPrecision", group_size: int | None = 128) -> 
     return make
 
 
+def _tensor_rt(precision: "PlanPrecision") -> EngineMaker:
+    def make(files: ModelFiles, path: Path, threads: int) -> Engine:
+        from serving.engines.tensor_rt import TensorRtEngine
+
+        return TensorRtEngine(path.parent, files.outputs, precision=precision)
+
+    def unfit(folder: Path) -> str | None:
+        from serving.engines.tensor_rt import unfit_here
+
+        return unfit_here(folder, precision)
+
+    role: Role = "tensorrt-fp16" if precision == "fp16" else "tensorrt-int8"
+    return EngineMaker(role, "tensorrt", EXTRA, make, device="gpu", unfit=unfit)
+
+
 _SETUP: Final = "run `make setup`, which installs locks/main.txt"
 BASELINE: Final = "torch-fp32-padded"
 """The model as it was trained, batch padded: what others are compared with, never a choice."""
@@ -109,6 +126,7 @@ ENGINES: Final[dict[str, EngineMaker]] = {
     "torch-fp32": EngineMaker("torch", "torch", _SETUP, _unpadded("fp32")),
     "onnxruntime-fp32": EngineMaker("onnx", "onnxruntime", _SETUP, _onnx_runtime),
     "openvino-fp32": EngineMaker("graph", "openvino", _SETUP, _open_vino("fp32")),
+    "tensorrt-fp16": _tensor_rt("fp16"),
     "torch-cuda-fp16": _torch_cuda("fp16"),
     "torch-cuda-bf16": _torch_cuda("bf16"),
     "torch-bf16": EngineMaker("torch", "torch", _SETUP, _unpadded("bf16")),
@@ -118,6 +136,7 @@ ENGINES: Final[dict[str, EngineMaker]] = {
     "openvino-int8-rows": EngineMaker("graph", "openvino", _SETUP, _open_vino("int8", None)),
     "openvino-int8-static": EngineMaker("qdq", "openvino", _SETUP, _open_vino("int8")),
     "onnxruntime-int8": EngineMaker("onnx-int8", "onnxruntime", _SETUP, _onnx_runtime),
+    "tensorrt-int8": _tensor_rt("int8"),
 }
 """By name, the most exact first."""
 

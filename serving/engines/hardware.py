@@ -12,7 +12,10 @@ from pydantic import BaseModel, ConfigDict
 from data.manifest import canonical_digest
 from serving.batching.memory import nvml_device
 
-LIBRARIES: Final = ("torch", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx-cu13-libs")
+LIBRARIES: Final = (
+    *("torch", "onnxruntime", "openvino"),
+    *("tensorrt", "tensorrt-cu13", "tensorrt-rtx-cu13-libs"),
+)
 _CPUINFO: Final = Path("/proc/cpuinfo")
 
 

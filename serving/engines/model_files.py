@@ -8,26 +8,37 @@ from typing import TYPE_CHECKING, Final, Literal
 from data.errors import ArtifactError
 from serving.embedding_folder import SPEC_NAME as EMBEDDING_SPEC
 from serving.embedding_folder import read_embedding_spec
+from serving.engines.plan_folder import PLAN_FOLDER
 from serving.model_folder import SPEC_NAME as CLASSIFIER_SPEC
 from serving.model_folder import ModelFormat, read_spec
 
 if TYPE_CHECKING:
     from serving.text_encoder import TextEncoder
 
-Role = Literal["torch", "onnx", "onnx-int8", "graph", "qdq"]
-"""Weights; ONNX Runtime's graph in fp32 and INT8; the dynamo exporter's; the same with Q/DQ."""
+Role = Literal[
+    "torch", "onnx", "onnx-int8", "graph", "graph-fp16", "qdq", "tensorrt-fp16", "tensorrt-int8"
+]
+"""Weights; ONNX Runtime's graph in fp32 and INT8; the dynamo exporter's, in fp32 and fp16; the same
+with Q/DQ; engines built for a GPU at hand (serving/engines/plan_folder.py)."""
+
+_PLANS: Final[Mapping[Role, str]] = {
+    "tensorrt-fp16": f"{PLAN_FOLDER}/fp16.plan",
+    "tensorrt-int8": f"{PLAN_FOLDER}/int8.plan",
+}
 
 _EMBEDDING: Final[Mapping[Role, str]] = {
     "torch": "source/model.safetensors",
     "onnx": "model.onnx",
     "onnx-int8": "int8.onnx",
     "graph": "graph.onnx",
+    "graph-fp16": "graph_fp16.onnx",
     "qdq": "qdq.onnx",
+    **_PLANS,
 }
 _CLASSIFIER: Final[Mapping[ModelFormat, Mapping[Role, str]]] = {
     "torch-fp32": {"torch": "model.safetensors"},
-    "onnx-fp32": {"onnx": "model.onnx", "graph": "tensorrt.onnx", "qdq": "qdq.onnx"},
-    "onnx-int8": {"onnx-int8": "model.onnx", "qdq": "qdq.onnx"},
+    "onnx-fp32": {"onnx": "model.onnx", "graph": "tensorrt.onnx", "qdq": "qdq.onnx", **_PLANS},
+    "onnx-int8": {"onnx-int8": "model.onnx", "qdq": "qdq.onnx", **_PLANS},
 }
 
 

@@ -1,142 +1,159 @@
-"""TensorRT 11 on an NVIDIA GPU: an engine built for this GPU, at fixed batch sizes.
+"""TensorRT 11 on a GPU: engines built for that GPU (`make build-engine`), a context per profile."""
 
-``pip install '.[trt]'`` brings the library. A batch is padded to the smallest profile that holds
-it, so answers do not depend on batch-mates: INT8 scales are static.
-"""
-
+import math
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
 
-from data.errors import EngineError, EngineMemoryError
-from serving.engines.protocol import Outputs, TokenIds
-from serving.engines.pytorch import out_of_memory
-from serving.engines.tensor_rt_plan import (
-    ENGINE_NAME,
-    check_machine,
+from data.errors import ArtifactError, EngineError, EngineMemoryError
+from serving.engines.plan_folder import (
+    MEND,
+    PLAN_FOLDER,
+    PlanPrecision,
+    foreign_reason,
+    profile_for,
     read_plan,
-    smallest_profile,
+    read_plan_spec,
+    unfit_reason,
+)
+from serving.engines.protocol import Outputs, TokenIds
+from serving.engines.tensor_rt_lane import ProfileLane
+from serving.engines.tensor_rt_library import (
+    import_tensorrt,
+    listener,
+    said,
+    tells_of_memory,
+    this_sm,
 )
 
 
-def load_tensorrt() -> Any:
-    """The ``tensorrt`` module.
-
-    Raises:
-        EngineError: it is not installed, with the extra that brings it.
-    """
-    try:
-        return import_module("tensorrt")
-    except ImportError as error:
-        raise EngineError(
-            f"TensorRT cannot be imported: {error}; pip install '.[trt]' on a machine with an "
-            "NVIDIA GPU"
-        ) from error
-
-
-def compute_capability() -> str:
-    """Of this machine's GPU, such as "9.0".
-
-    Raises:
-        EngineError: there is no GPU.
-    """
-    if not torch.cuda.is_available():
-        raise EngineError(
-            f"TensorRT needs an NVIDIA GPU and torch {torch.__version__!r} sees none; use a "
-            "machine with one and torch's CUDA wheel, or serve the ONNX graph on the CPU"
-        )
-    major, minor = torch.cuda.get_device_capability()
-    return f"{major}.{minor}"
-
-
 class TensorRtEngine:
-    """Serves an engine folder (serving/engines/tensor_rt_plan.py). One batch runs at a time."""
+    """Serves an engine of a plan folder (serving/engines/plan_folder.py).
 
-    batch_invariant = True
+    A batch runs in the smallest profile that holds it: its tokens are padded up to the profile's,
+    its rows are not. Batches of different profiles run side by side on streams of their own; those
+    of one profile take turns.
+
+    Attributes:
+        max_rows: of the largest profile; a larger batch goes in slices.
+        length_multiple: what every profile's tokens are a multiple of.
+    """
+
+    batch_invariant = True  # Q/DQ scales are fixed, and no kernel looks over a row's edge
     computes_padding = True
 
-    def __init__(self, folder: Path, outputs: Sequence[str]):
+    def __init__(
+        self,
+        folder: Path,
+        outputs: Sequence[str],
+        *,
+        precision: PlanPrecision | None = None,
+        library: Any = None,
+        device: str = "cuda",
+    ):
         """Load an engine.
 
         Args:
-            folder: that ``training.build_engine`` wrote on this machine.
+            folder: with plan.json.
             outputs: names of the outputs to answer with.
+            precision: of the folder's engines; None is the one that was chosen.
+            library: TensorRT's module; imported without.
+            device: of torch, that the engine runs on.
 
         Raises:
-            EngineError: TensorRT or the GPU is missing, or the engine is for another machine.
-            ArtifactError: the folder holds no engine.
+            EngineError: TensorRT or the GPU is missing, or the engine was built for another GPU
+                or version, or TensorRT refuses it.
+            EngineMemoryError: the GPU has too little memory for it.
+            ArtifactError: the folder holds no such engine, or it was altered.
         """
-        self.plan = read_plan(folder)
-        trt = load_tensorrt()
-        check_machine(
-            self.plan,
-            compute_capability=compute_capability(),
-            tensorrt_version=str(trt.__version__),
-        )
-        self._logger = trt.Logger(trt.Logger.ERROR)
-        # The engine lives no longer than its runtime.
-        self._runtime = trt.Runtime(self._logger)
-        self._engine = self._runtime.deserialize_cuda_engine((folder / ENGINE_NAME).read_bytes())
+        library = library or import_tensorrt()
+        spec = read_plan_spec(folder)
+        version = str(library.__version__)
+        if reason := unfit_reason(spec, sm=this_sm(), tensorrt=version):
+            raise EngineError(f"{str(folder)!r} cannot be served: {reason}")
+        precision = precision or spec.chosen
+        plan = read_plan(folder, spec, precision)
+        self._log = listener(library)
+        self._runtime = library.Runtime(self._log)
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise EngineError(
-                f"TensorRT {trt.__version__!r} cannot read {str(folder / ENGINE_NAME)!r}; build "
-                "the engine again"
+            why = said(self._log)
+            failed = EngineMemoryError if tells_of_memory(why) else EngineError
+            raise failed(f"TensorRT {version} cannot load {str(folder)!r}: {why}; {MEND}")
+        self._check_outputs(outputs, folder)
+        self._profiles = spec.profiles
+        self._lanes = [
+            ProfileLane(
+                library, self._engine, number, profile, outputs, device=device, log=self._log
             )
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
-            raise EngineMemoryError(
-                f"the GPU has no room for {self._engine.device_memory_size_v2!r} bytes that the "
-                "engine works in; free memory or build it for smaller batches"
-            )
-        self._outputs = list(outputs)
-        self._types = {
-            name: torch.float16
-            if self._engine.get_tensor_dtype(name) == trt.float16
-            else torch.float32
-            for name in self._outputs
-        }
-        self._lock = Lock()
-        self.name = f"tensorrt-{trt.__version__}-{self.plan.precision}"
+            for number, profile in enumerate(spec.profiles)
+        ]
+        self.name = f"tensorrt-{version}-{precision}"
+        self.max_rows = max(profile.batch for profile in spec.profiles)
+        self.length_multiple = math.gcd(*(profile.tokens for profile in spec.profiles))
 
     def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Outputs:
         """See ``Engine.run``."""
         rows, tokens = input_ids.shape
-        index = smallest_profile(self.plan.profiles, rows, tokens)
-        shape = (self.plan.profiles[index].batch, self.plan.profiles[index].tokens)
+        lane = self._lane(rows, tokens)
+        size = lane.profile.batch
         try:
-            with self._lock:
-                values = self._run(index, shape, input_ids, attention_mask)
-        except (RuntimeError, MemoryError) as error:
-            failed = EngineMemoryError if out_of_memory(error) else EngineError
-            raise failed(f"TensorRT failed on a batch of shape {shape!r}: {error}") from error
-        return {name: value[:rows] for name, value in values.items()}
+            parts = [
+                lane.run(input_ids[start : start + size], attention_mask[start : start + size])
+                for start in range(0, rows, size)
+            ]
+        except torch.OutOfMemoryError as error:
+            raise EngineMemoryError(
+                f"the GPU ran out of memory on a batch of shape {input_ids.shape!r}: {error}"
+            ) from error
+        except RuntimeError as error:  # torch's, of a GPU that failed
+            raise EngineError(
+                f"the GPU failed on a batch of shape {input_ids.shape!r}: {error}"
+            ) from error
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _run(self, index: int, shape: tuple[int, int], ids: TokenIds, mask: TokenIds) -> Outputs:
-        stream = torch.cuda.current_stream()
-        self._context.set_optimization_profile_async(index, stream.cuda_stream)
-        held = []
-        for name, values in (("input_ids", ids), ("attention_mask", mask)):
-            padded = np.zeros(shape, dtype=np.int64)
-            padded[: values.shape[0], : values.shape[1]] = values
-            if name == "attention_mask":
-                padded[values.shape[0] :, 0] = 1  # an empty row would divide by its length
-            held.append(torch.from_numpy(padded).cuda(non_blocking=True))
-            self._context.set_input_shape(name, shape)
-            self._context.set_tensor_address(name, held[-1].data_ptr())
-        answers = {}
-        for name in self._outputs:
-            answers[name] = torch.empty(
-                tuple(self._context.get_tensor_shape(name)),
-                dtype=self._types[name],
-                device="cuda",
+    def device_bytes(self, rows: int, tokens: int) -> int:
+        """Bytes of the GPU that the profile of such a batch holds, weights left out."""
+        return self._lane(rows, tokens).device_bytes
+
+    def _lane(self, rows: int, tokens: int) -> ProfileLane:
+        number = profile_for(self._profiles, rows, tokens)
+        if number is None:
+            longest = max(profile.tokens for profile in self._profiles)
+            raise EngineError(
+                f"a window of {tokens!r} tokens is longer than the longest profile, {longest!r}; "
+                f"{MEND}"
             )
-            self._context.set_tensor_address(name, answers[name].data_ptr())
-        if not self._context.execute_async_v3(stream.cuda_stream):
-            raise RuntimeError("execute_async_v3 returned false")
-        stream.synchronize()
-        return {name: answers[name].float().cpu().numpy() for name in self._outputs}
+        return self._lanes[number]
+
+    def _check_outputs(self, outputs: Sequence[str], folder: Path) -> None:
+        engine = self._engine
+        names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
+        if missing := [name for name in outputs if name not in names]:
+            raise EngineError(
+                f"the engine in {str(folder)!r} lacks the outputs {missing!r}, it has {names!r}; "
+                "it is of another model: build it from this one's graphs"
+            )
+
+
+def unfit_here(model: Path, precision: PlanPrecision) -> str | None:
+    """Why an engine that was built for a model cannot run on this machine; None where it can.
+
+    Args:
+        model: the model's folder, with a plan folder in it.
+        precision: of the engine.
+    """
+    folder = model / PLAN_FOLDER
+    try:
+        spec = read_plan_spec(folder)
+        if precision not in spec.plans:
+            return spec.left_out.get(precision, f"no {precision!r} engine was built; {MEND}")
+        version = str(import_tensorrt().__version__)
+        return foreign_reason(spec, model) or unfit_reason(spec, sm=this_sm(), tensorrt=version)
+    except (ArtifactError, EngineError) as error:
+        return str(error)
