@@ -22,7 +22,9 @@ from serving.engines.pytorch import out_of_memory
 
 MOST_RECORDED_TOKENS: Final = 8_192
 """A larger batch keeps the GPU busy for longer than its launches take."""
-MOST_RECORDINGS: Final = 32
+MOST_RECORDINGS: Final = 64
+STALE_RUNS: Final = 1_000
+"""One that was not used for so many batches gives way to another; none does before."""
 _FEWEST_SEEN: Final = 2
 _SHORT_OF_MEMORY_S: Final = 60.0
 Run = Callable[[], dict[str, Tensor]]
@@ -87,6 +89,8 @@ class Lane:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._recordings: OrderedDict[BatchShape, Recording] = OrderedDict()
         self._seen: Counter[BatchShape] = Counter()
+        self._used: dict[BatchShape, int] = {}
+        self._runs = 0
         self._not_before = 0.0
 
     def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Outputs:
@@ -117,6 +121,7 @@ class Lane:
         """Give the recordings' memory back."""
         self._recordings.clear()
         self._seen.clear()
+        self._used.clear()
 
     def _recordable(self, exact: BatchShape) -> BatchShape | None:
         """The shape that a batch is recorded in, None where it comes for the first time."""
@@ -124,9 +129,22 @@ class Lane:
             return None
         if time.monotonic() < self._not_before:
             return None
+        self._runs += 1
         shape = exact.rounded_up(self._encoder.most_tokens)
+        if shape in self._recordings:
+            return shape
         self._seen[shape] += 1
-        return shape if self._seen[shape] >= _FEWEST_SEEN else None
+        return shape if self._seen[shape] >= _FEWEST_SEEN and self._has_room() else None
+
+    def _has_room(self) -> bool:
+        """Whether one more may be recorded; the one that was used longest ago may make room."""
+        if len(self._recordings) < MOST_RECORDINGS:
+            return True
+        oldest = next(iter(self._recordings))
+        if self._runs - self._used[oldest] < STALE_RUNS:
+            return False  # shapes that take turns would be recorded anew at every turn
+        del self._recordings[oldest], self._used[oldest], self._seen[oldest]
+        return True
 
     def _recording(self, packed: Tensor, shape: BatchShape) -> Recording | None:
         """The recording of a shape, made of a batch of it where there is none."""
@@ -138,10 +156,8 @@ class Lane:
                 self._give_up(shape, error)
                 return None
             self._recordings[shape] = Recording(given, replay, outputs)
-            if len(self._recordings) > MOST_RECORDINGS:
-                left_out, _ = self._recordings.popitem(last=False)
-                del self._seen[left_out]
         self._recordings.move_to_end(shape)
+        self._used[shape] = self._runs
         return self._recordings[shape]
 
     def _give_up(self, shape: BatchShape, error: RuntimeError) -> None:

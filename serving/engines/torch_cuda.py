@@ -83,6 +83,10 @@ class TorchCudaEngine:
             lane.forget()
             raise self._failed(f"on a batch of shape {input_ids.shape!r}", error) from error
 
+    def forget_recordings(self) -> None:
+        """Give back what the calling thread's recordings hold, so that a batch shows its memory."""
+        self._lane().forget()
+
     def _lane(self) -> Lane:
         lane: Lane | None = getattr(self._lanes, "lane", None)
         if lane is None:

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from data.errors import EngineError, EngineMemoryError
+from serving.batching import calibrate as calibrating
 from serving.batching.calibrate import CalibrationRequest
 from serving.batching.costs import CostModel
 from serving.encoder import load_encoder
@@ -156,17 +157,31 @@ def test_few_recordings_are_kept_and_large_batches_are_not_recorded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(recorded, "MOST_RECORDINGS", 2)
+    monkeypatch.setattr(recorded, "STALE_RUNS", 10)
     monkeypatch.setattr(recorded, "MOST_RECORDED_TOKENS", 100)
     counted = Counted()
     engine = TorchCudaEngine(_encoder(), precision="fp16", device="cpu", recorder=counted)
 
-    for rows in (1, 2, 4, 1, 2, 4, 30):
-        for _ in range(2):
-            engine.run(*pad(_windows([5] * rows), 0))
+    def run(*rows: int) -> set[int]:
+        for count in rows:
+            engine.run(*pad(_windows([5] * count), 0))
+        return {shape.windows for shape in engine._lane().shapes}
 
-    assert len(engine._lane().shapes) == 2
-    assert {shape.windows for shape in engine._lane().shapes} == {2, 4}
-    assert counted.made > 3  # what was dropped is made again; the largest never is
+    assert run(1, 1, 2, 2, 4, 4, 30, 30) == {1, 2}
+    assert run(*[1, 2, 4] * 5) == {1, 2}  # shapes that take turns do not drive each other out
+    assert counted.made == 2
+    assert run(*[2, 4] * 6) == {2, 4}  # what is not used any more makes room
+    assert counted.made == 3
+
+
+def test_a_batch_shows_its_memory_when_it_is_calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrating, "gpu_peak", lambda call: (call(), (7, "torch"))[1])
+    counted = Counted()
+    engine = TorchCudaEngine(_encoder(), precision="fp16", device="cpu", recorder=counted)
+    request = CalibrationRequest(make="a:b", device="gpu", max_tokens=64, max_batch_tokens=64)
+    for _ in range(3):
+        batch, _ = calibrating._run(engine, [5, 9], request)
+    assert (batch.bytes, batch.tokens, counted.made) == (7, 14, 0)
 
 
 def test_a_recorder_that_fails_is_not_asked_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -339,7 +354,7 @@ def test_it_is_timed_by_the_gpus_clock_and_memory(monkeypatch: pytest.MonkeyPatc
     assert row.error is None
     assert row.peak_mib == 3
     assert asked.count("peak") == 1
-    assert row.tokens_per_s == 2 * 56 * 5 / asked.count("clock") * 2
+    assert row.tokens_per_s == 2 * 56 * 5 / (asked.count("clock") / 2)
 
 
 def test_its_costs_are_fitted_on_the_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -397,3 +412,31 @@ def test_a_gpu_of_today_leaves_padding_out_of_attention_too() -> None:
 
 def test_a_cpu_has_no_such_kernel() -> None:
     assert not varlen_works(torch.float16, torch.device("cpu"), 16)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_a_gpu_is_tuned_and_calibrated(torch_twin: Path) -> None:
+    names = [name for name in engines_of(torch_twin) if ENGINES[name].device == "gpu"]
+    assert "torch-cuda-fp16" in names
+    lengths = np.random.default_rng(2).integers(3, 33, size=60)
+    windows = [[2, *[6] * int(length - 2), 3] for length in lengths]
+
+    rows = measuring.measure_engines(
+        ["torch-fp32-padded", *names], lambda name: make_engine(name, torch_twin), windows, 0
+    )
+
+    assert all(row.error is None for row in rows), rows
+    assert all((row.cos_p1 or 0.0) > 0.99 for row in rows)
+    found = calibrating.calibrate(
+        CalibrationRequest(
+            make="serving.engines.choice:make_engine",
+            arguments={"name": "torch-cuda-fp16", "folder": str(torch_twin)},
+            device="gpu",
+            max_tokens=32,
+            max_batch_tokens=1024,
+        )
+    )
+    assert found.source == "torch"
+    assert all(batch.bytes > 0 for batch in found.grid)
+    assert not found.computes_padding
