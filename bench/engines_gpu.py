@@ -76,6 +76,10 @@ def measure(given: argparse.Namespace) -> Found:
     return found
 
 
+_ALIKE: Final = 0.999
+"""Least cosine of an answer after a split to the same text's alone, in half precision."""
+
+
 def broken(found: Found) -> dict[str, str]:
     """What must hold wherever memory runs short, and did not."""
     failures = {}
@@ -87,6 +91,8 @@ def broken(found: Found) -> dict[str, str]:
     for what in ("shrink_s", "grow_s"):
         if admission and admission[what] is None:
             failures[f"admission: {what}"] = "the limit did not follow"
+    if short and short["cos_min"] < _ALIKE:
+        failures["out_of_memory: answers alike"] = f"cosine {short['cos_min']!r} to alone"
     if short and not short["out_of_memory"]:
         failures["out_of_memory: provoked"] = "no batch ran out of memory: nothing was shown"
     return failures

@@ -86,6 +86,8 @@ def measure(max_batch_tokens: int, held_out: int) -> dict[str, Any]:
                 "engine": calibration.engine,
                 "source": calibration.source,
                 "fitted_on": len(calibration.grid),
+                "held_out": held_out,
+                "max_batch_tokens": max_batch_tokens,
             }
         return found
 

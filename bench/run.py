@@ -58,7 +58,7 @@ TURNS: Final = (
     (
         # One counts bytes on one core, the other's compute sleeps: neither is in the other's way.
         Part("memory_model", 150.0, ("bench.memory_model", *_LESS_MEMORY)),
-        Part("admission", 150.0, ("bench.admission", "--seconds", "4")),
+        Part("admission", 150.0, ("bench.admission", "--seconds", "4", "--rounds", "2")),
     ),
 )
 """What runs one after another; parts of one turn run together."""

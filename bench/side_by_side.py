@@ -35,7 +35,7 @@ WORKER: Final = ROOT / "bench" / "competitor_worker.py"
 TEXTS: Final = 96
 BATCH_SIZES: Final = (16, 32, 64)
 """One a round: each contestant's best round counts. matjip's runner chooses for itself."""
-_WARM_UP: Final = 16
+_WARM_UP: Final = 32
 _QUALITY_BATCH: Final = 32
 _AT_ONCE: Final = 2
 OWN: Final = "matjip"
@@ -222,7 +222,8 @@ def measure_speed(
                     continue
                 try:
                     if not batch_size:  # it loads its model meanwhile, and warms up
-                        running.ask(texts[:_WARM_UP], batch_size=_WARM_UP)
+                        for size in batch_sizes:
+                            running.ask(texts[:_WARM_UP], batch_size=size)
                         continue
                     seconds = running.ask(texts, batch_size=batch_size)
                 except RuntimeError as error:

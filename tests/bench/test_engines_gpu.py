@@ -105,10 +105,11 @@ def test_every_text_is_answered_though_batches_run_out_of_memory(toy):
 
 def test_what_must_hold_and_does_not_is_a_failure():
     admission = {"asked": 9, "answered": 9, "shrink_s": 0.2, "grow_s": None}
-    short = {"asked": 9, "answered": 8, "out_of_memory": 0}
+    short = {"asked": 9, "answered": 8, "out_of_memory": 0, "cos_min": 0.5}
     assert set(engines_gpu.broken({"admission": admission, "out_of_memory": short})) == {
         "admission: grow_s",
         "out_of_memory: answers",
+        "out_of_memory: answers alike",
         "out_of_memory: provoked",
     }
     assert engines_gpu.broken({}) == {}

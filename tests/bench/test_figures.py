@@ -41,7 +41,8 @@ def folder(tmp_path):
             },
             "rows": [
                 row(BASELINE, "naive", 1.0),
-                row("torch-fp32", "sorted", 3.0),
+                row(BASELINE, "sorted", 3.0),
+                row("torch-fp32", "sorted", 3.5),
                 row("torch-bf16", "sorted", 7.0),
                 row("torch-int8", "naive", 20.0),
                 row("torch-int8", "sorted", 11.0),
@@ -60,8 +61,20 @@ def folder(tmp_path):
             ],
         },
         "memory_model": {
-            "pytorch": {"memory_p999_under": 0, "memory_median_error": 0.02, "fitted_on": 40},
-            "onnx_runtime": {"memory_p999_under": 0, "memory_median_error": 0.04, "fitted_on": 40},
+            "pytorch": {
+                "memory_p999_under": 0,
+                "memory_median_error": 0.02,
+                "fitted_on": 40,
+                "held_out": 30,
+                "max_batch_tokens": 512,
+            },
+            "onnx_runtime": {
+                "memory_p999_under": 0,
+                "memory_median_error": 0.04,
+                "fitted_on": 40,
+                "held_out": 30,
+                "max_batch_tokens": 512,
+            },
         },
         "gateway_load": {"failure": "the port was taken"},
     }
