@@ -78,6 +78,7 @@ class Admission:
         self._in_flight_when_read = 0
         self._timer: asyncio.TimerHandle | None = None
         self._starved_since: float | None = None
+        self._moved_at = time.monotonic()
 
     def limit_bytes(self) -> int:
         """Predicted bytes that may be in flight together now; negative when memory is gone."""
@@ -123,7 +124,14 @@ class Admission:
 
     def has_room(self, needed: int) -> bool:
         """Whether a batch could run, now or when those in flight are done."""
-        return self._in_flight > 0 or self._fits(needed)
+        if self._in_flight:
+            return not self.stalled()
+        return self._fits(needed)
+
+    def stalled(self) -> bool:
+        """Whether batches wait for others that will hardly end any more."""
+        still_s = time.monotonic() - self._moved_at
+        return bool(self._waiters and self._in_flight) and still_s > self._settings.stalled_s
 
     async def acquire(self, needed: int) -> Permit:
         """Wait until a batch may run; first come, first served, however large.
@@ -139,6 +147,8 @@ class Admission:
         """
         if not self._waiters and self._fits(needed):
             return self._grant(needed)
+        if not self._waiters:
+            self._moved_at = time.monotonic()  # until now nobody waited for anything
         waiter = _Waiter(needed, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
         self._wake()
@@ -170,6 +180,7 @@ class Admission:
             self._gradient.observe(slowdown, in_flight=self._in_flight)
         self._in_flight -= 1
         self._in_flight_bytes -= permit.bytes
+        self._moved_at = time.monotonic()
         self._wake()
 
     def _fits(self, needed: int) -> bool:
@@ -183,6 +194,7 @@ class Admission:
         self._starved_since = None
         self._in_flight += 1
         self._in_flight_bytes += needed
+        self._moved_at = time.monotonic()
         return Permit(needed)
 
     def _wake(self) -> None:

@@ -116,6 +116,12 @@ class Dispatcher(Generic[Answer]):
         self.workers.start()
         self._wake.set()
 
+    def give_up(self) -> None:
+        """Let go of batches whose workers do not answer: the runners that follow need the room."""
+        for batch in self._running.values():
+            self._release(batch)
+        self._running.clear()
+
     async def run(self) -> None:
         """Send batches for ever; cancel it to stop."""
         while True:

@@ -171,6 +171,7 @@ class BatchRunner(Generic[Answer]):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._dispatcher.workers.stop()
+        self._dispatcher.give_up()
         self._reader.stop()
         self._prober.stop()
         await self._decoder.stop()
@@ -195,7 +196,9 @@ class BatchRunner(Generic[Answer]):
         if self._dispatcher.overdue_s > _OVERDUE_S:
             reasons.append("every worker hangs in a batch")
         least = self._costs.bytes_needed(shape_of([round(self._dispatcher.lengths.mean)]))
-        if not self._admission.has_room(least):
+        if self._admission.stalled():
+            reasons.append("admission stands still: no batch begins or ends and some wait")
+        elif not self._admission.has_room(least):
             reasons.append(f"memory is gone: one text needs {least / _MIB:,.0f} MiB")
         return reasons
 

@@ -142,6 +142,24 @@ def test_who_gives_up_waiting_leaves_nothing_behind():
     asyncio.run(body())
 
 
+def test_no_room_is_to_be_hoped_for_when_nothing_in_flight_ends():
+    async def body():
+        admission = admission_of(Memory(100), stalled_s=0.1)
+        hangs = await admission.acquire(90 * MIB)
+        await asyncio.sleep(0.15)
+        assert admission.has_room(50 * MIB)  # slow, but nobody waits
+        waiting = asyncio.create_task(admission.acquire(50 * MIB))
+        await asyncio.sleep(0)
+        assert admission.has_room(50 * MIB)
+        await asyncio.sleep(0.15)
+        assert not admission.has_room(50 * MIB)
+        admission.release(hangs)
+        await waiting
+        assert admission.has_room(50 * MIB)
+
+    asyncio.run(body())
+
+
 @contextmanager
 def process_holding(size):
     with subprocess.Popen(

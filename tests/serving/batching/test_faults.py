@@ -203,6 +203,32 @@ def test_a_worker_that_hangs_is_given_up_and_its_late_answer_ignored(running, fa
     asyncio.run(body())
 
 
+def test_workers_that_hang_in_a_drain_keep_no_room_from_the_next(running, fake, gate, plenty):
+    async def body():
+        admission = Admission(plenty)
+        fake.on_run = gate
+        for _ in range(2):
+            async with running(admission=admission) as runner:
+                asking = asyncio.create_task(runner.answer(["1"]))
+                assert await asyncio.to_thread(gate.come.wait, 10)
+                gate.come.clear()
+                await runner.drain(0.05)
+                with pytest.raises(EngineError, match="closing"):
+                    await asking
+        assert admission.state().in_flight == 0
+        fake.on_run = lambda ids: None
+        async with running(admission=admission) as runner:
+            assert await runner.answer(["1"], timeout_s=5) == [4.0]
+            gate.open.set()  # the late ones are of batches that nobody knows any more
+            assert await runner.answer(TEXTS, timeout_s=5) == GOOD
+        assert admission.state().in_flight == 0
+
+    try:
+        asyncio.run(body())
+    finally:
+        gate.open.set()
+
+
 def test_an_engine_that_fails_on_everything_is_not_ready_until_it_recovers(running, fake, becomes):
     broken = threading.Event()
 
