@@ -13,6 +13,7 @@ All of it is as of the last reading, so that the limit stays put between two.
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from serving.batching.observer import AdmissionState
 from serving.batching.settings import AdmissionSettings
 
 _MIB = 2**20
+_UNREAD_S = 1.0
+"""For so long a source of readings may fail before it counts: one failure says nothing."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -74,7 +78,8 @@ class Admission:
         self._in_flight_bytes = 0
         self._reading = memory()
         self._own_at_rest = self._reading.own
-        self._read_at = time.monotonic()
+        self._read_at = self._good_at = time.monotonic()
+        self._read_error = ""
         self._in_flight_when_read = 0
         self._timer: asyncio.TimerHandle | None = None
         self._starved_since: float | None = None
@@ -132,6 +137,14 @@ class Admission:
         """Whether batches wait for others that will hardly end any more."""
         still_s = time.monotonic() - self._moved_at
         return bool(self._waiters and self._in_flight) and still_s > self._settings.stalled_s
+
+    def unread(self) -> str | None:
+        """Why the memory cannot be read, if that goes on; meanwhile the last reading counts."""
+        self._read()
+        old_s = self._read_at - self._good_at
+        if not self._read_error or old_s < _UNREAD_S:
+            return None
+        return f"the memory cannot be read for {old_s:.0f} s: {self._read_error}"
 
     async def acquire(self, needed: int) -> Permit:
         """Wait until a batch may run; first come, first served, however large.
@@ -243,8 +256,16 @@ class Admission:
             self._settings.read_interval_s if max_age_s is None else max_age_s
         ):
             return
-        self._reading = self._memory()
-        self._in_flight_when_read = self._in_flight_bytes
         self._read_at = now
+        try:
+            self._reading = self._memory()
+        except Exception as error:  # noqa: BLE001 - NVML's, or of a file under /sys
+            if not self._read_error:
+                _log.exception("the memory cannot be read; its last reading counts until it can")
+            self._read_error = f"{type(error).__name__}: {error}"
+            return
+        self._read_error = ""
+        self._good_at = now
+        self._in_flight_when_read = self._in_flight_bytes
         if self._in_flight == 0:
             self._own_at_rest = self._reading.own

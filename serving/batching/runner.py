@@ -190,6 +190,8 @@ class BatchRunner(Generic[Answer]):
         ]
         if self._no_thread:
             reasons.append(f"no worker thread can be made: {self._no_thread}")
+        if self._dispatcher.error:
+            reasons.append(f"dispatching fails: {self._dispatcher.error}")
         failing = self._health.reason()
         if failing is not None:
             reasons.append(failing)
@@ -200,7 +202,8 @@ class BatchRunner(Generic[Answer]):
             reasons.append("admission stands still: no batch begins or ends and some wait")
         elif not self._admission.has_room(least):
             reasons.append(f"memory is gone: one text needs {least / _MIB:,.0f} MiB")
-        return reasons
+        unread = self._admission.unread()
+        return reasons if unread is None else [*reasons, unread]
 
     def _add(self, rows: list[Row[Answer]]) -> None:
         self._dispatcher.add(rows)

@@ -279,6 +279,55 @@ def test_memory_that_is_gone_is_a_reason_and_what_waits_is_answered_when_it_is_b
     asyncio.run(body())
 
 
+def test_memory_that_cannot_be_read_loses_no_answer_and_is_a_reason_when_it_goes_on(
+    running, becomes, monkeypatch, caplog
+):
+    monkeypatch.setattr("serving.batching.admission._UNREAD_S", 0.2)
+    reads, broken = 0, "now and then"
+
+    def read():
+        nonlocal reads
+        reads += 1
+        if broken == "always" or (broken and reads % 2 == 0):
+            raise OSError("NVML: unknown error")
+        return MemoryReading(free=8 * 2**30, own=2**30)
+
+    async def body():
+        nonlocal broken
+        admission = Admission(read, settings=AdmissionSettings(read_interval_s=1e-6))
+        async with running(admission=admission) as runner:
+            for _ in range(5):
+                assert await runner.answer(TEXTS, timeout_s=10) == GOOD
+            assert runner.reasons() == []
+            broken = "always"
+            assert await runner.answer(TEXTS, timeout_s=10) == GOOD
+            caplog.clear()
+            assert await becomes(lambda: runner.reasons() != []) < 2
+            assert "OSError: NVML: unknown error" in runner.reasons()[0]
+            assert await runner.answer(TEXTS, timeout_s=10) == GOOD
+            assert len(caplog.records) <= 1  # not once a reading
+            broken = ""
+            assert await becomes(lambda: runner.reasons() == []) < 2
+        assert admission.state().in_flight == 0
+
+    asyncio.run(body())
+
+
+def test_an_observer_that_raises_loses_no_answer_and_no_room(running, counting, plenty):
+    def broken(**what):
+        raise ZeroDivisionError
+
+    async def body():
+        admission = Admission(plenty)
+        counting.batch_done = broken
+        async with running(admission=admission) as runner:
+            for _ in range(4):
+                assert await runner.answer(["1"], timeout_s=10) == [4.0]
+        assert admission.state().in_flight == 0
+
+    asyncio.run(body())
+
+
 def test_a_decoder_that_fails_on_one_text(running, fake):
     def answers(outputs, windows):
         if (outputs["sum"] == POISON + 3).any():
@@ -293,17 +342,20 @@ def test_a_decoder_that_fails_on_one_text(running, fake):
     asyncio.run(body())
 
 
-def test_a_scheduler_that_ends_by_a_bug_of_ours_is_a_reason(running, becomes):
+def test_a_scheduler_that_fails_by_a_bug_of_ours_is_a_reason_and_goes_on(running, becomes):
     async def body():
         async with running() as runner:
 
             def broken():
                 raise ZeroDivisionError
 
+            mended = runner._dispatcher._next
             runner._dispatcher._next = broken
-            asking = asyncio.create_task(runner.answer(["1"]))
+            asking = asyncio.create_task(runner.answer(["1"], timeout_s=10))
             assert await becomes(lambda: runner.reasons() != []) < 2
-            assert "dispatch-test ended: ZeroDivisionError()" in runner.reasons()
-            asking.cancel()
+            assert "dispatching fails: ZeroDivisionError()" in runner.reasons()
+            runner._dispatcher._next = mended
+            assert await asking == [4.0]
+            assert await becomes(lambda: runner.reasons() == []) < 2
 
     asyncio.run(body())
