@@ -122,6 +122,27 @@ def test_out_of_memory_halves_the_batch_and_all_are_answered(running, fake, coun
     asyncio.run(body())
 
 
+def test_steady_load_at_a_limit_that_lasts_does_not_run_into_it_again(running, fake, counting):
+    texts = [" ".join([text] * 20) for text in TEXTS * 20]
+
+    def on_run(ids):
+        if ids.size > 1_000:
+            raise EngineMemoryError("no room for the scores")
+
+    async def body():
+        fake.on_run = on_run
+        failed = []
+        async with running(min_batch_tokens=2_048) as runner:
+            for _ in range(5):
+                answers = await runner.answer(texts)
+                assert not any(isinstance(answer, EngineError) for answer in answers)
+                failed.append(len(counting.of("out_of_memory")))
+        assert failed[0] > 0
+        assert failed[1:] == [failed[1]] * 4
+
+    asyncio.run(body())
+
+
 def test_one_text_that_never_fits_fails_alone(running, fake):
     def on_run(ids):
         if (ids == POISON).any():
