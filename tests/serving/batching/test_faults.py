@@ -60,6 +60,29 @@ def test_a_value_that_is_not_finite_is_its_texts_own(running, fake, counting):
     asyncio.run(body())
 
 
+def test_an_engine_of_nothing_but_nan_does_not_run_every_text_alone(running, fake, becomes):
+    broken = threading.Event()
+
+    def on_run(ids):
+        return {"sum": np.full(len(ids), np.nan, np.float32)} if broken.is_set() else None
+
+    async def body():
+        fake.on_run = on_run
+        async with running() as runner:
+            broken.set()
+            await runner.answer(TEXTS)
+            await becomes(lambda: runner.reasons() != [])
+            before = len(fake.shapes)
+            answers = await runner.answer(TEXTS)
+            assert all("NaN" in str(answer) for answer in answers)
+            assert len(fake.shapes) - before < 10
+            broken.clear()
+            assert await becomes(lambda: runner.reasons() == []) < 10
+            assert await runner.answer(TEXTS) == GOOD
+
+    asyncio.run(body())
+
+
 def test_a_nan_that_came_from_a_batch_mate_goes_away_alone(running, fake):
     def on_run(ids):
         sums = ids.sum(axis=1, dtype=np.float32)
