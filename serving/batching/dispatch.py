@@ -99,8 +99,18 @@ class Dispatcher(Generic[Answer]):
         running = sum(batch.shape.tokens for batch in self._running.values())
         tokens = self.waiting.tokens + running + more_tokens
         measured = self._drained.seconds(time.monotonic(), tokens)
-        if measured is not None:
-            return measured
+        return self._predicted_s(tokens) if measured is None else measured
+
+    def alone_s(self, tokens: float) -> float | None:
+        """Seconds that tokens take at least when nothing else waits; None until that is known.
+
+        Not at a slow pace of late: whoever is refused by it brings no batch that would mend it.
+        """
+        if not self._costs.settled:
+            return None
+        return self._predicted_s(tokens) / max(self._costs.pace, 1.0)
+
+    def _predicted_s(self, tokens: float) -> float:
         length = max(1, round(self.lengths.mean))
         fixed, per_row = self._costs.row_seconds(float(length))
         rows = max(1.0, self.budget / length)
