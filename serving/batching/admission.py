@@ -3,11 +3,13 @@
 Two limits hold together. Batches in flight stay within a latency-gradient limit, which falls when
 batches slow each other down (serving/batching/gradient.py). Their predicted bytes stay within
 
-    free + min(own - own at rest, in flight) - reserve
+    free + min(own - footprint, max(in flight, kept)) - reserve
 
 Free memory is short of what batches in flight took already; that part is put back, or they would
 be counted twice. It is what this process grew by since it was last at rest, but never more than
 what was predicted for the batches in flight: a second model that is loaded meanwhile is no batch.
+An allocator keeps what a batch took for the next: what the process grew by from one rest to another
+with batches between, at most what was predicted for those, is kept and no part of the footprint.
 All of it is as of the last reading, so that the limit stays put between two.
 """
 
@@ -78,6 +80,9 @@ class Admission:
         self._in_flight_bytes = 0
         self._reading = memory()
         self._own_at_rest = self._reading.own
+        self._kept = 0
+        self._most_since_rest = 0
+        self._loaded_since_rest = False
         self._read_at = self._good_at = time.monotonic()
         self._read_error = ""
         self._in_flight_when_read = 0
@@ -88,9 +93,15 @@ class Admission:
     def limit_bytes(self) -> int:
         """Predicted bytes that may be in flight together now; negative when memory is gone."""
         self._read()
-        grown = max(self._reading.own - self._own_at_rest, 0)
-        own = min(grown, self._in_flight_when_read)
+        grown = max(self._reading.own - (self._own_at_rest - self._kept), 0)
+        own = min(grown, max(self._in_flight_when_read, self._kept))
         return self._reading.free + own - self._settings.reserve_bytes
+
+    def model_loaded(self) -> None:
+        """What the process holds now is a model's: none of it is kept for batches."""
+        self._loaded_since_rest = True
+        self._read(max_age_s=0.0)
+        self._kept = 0
 
     def share_bytes(self, workers: int, *, efficient: int) -> int:
         """What one batch may take, so that several can be in flight.
@@ -207,6 +218,7 @@ class Admission:
         self._starved_since = None
         self._in_flight += 1
         self._in_flight_bytes += needed
+        self._most_since_rest = max(self._most_since_rest, self._in_flight_bytes)
         self._moved_at = time.monotonic()
         return Permit(needed)
 
@@ -268,4 +280,14 @@ class Admission:
         self._good_at = now
         self._in_flight_when_read = self._in_flight_bytes
         if self._in_flight == 0:
-            self._own_at_rest = self._reading.own
+            self._rest()
+
+    def _rest(self) -> None:
+        grown = self._reading.own - self._own_at_rest
+        if grown < 0:  # given back
+            self._kept = max(self._kept + grown, 0)
+        elif not self._loaded_since_rest:
+            self._kept = max(self._kept, min(self._kept + grown, self._most_since_rest))
+        self._own_at_rest = self._reading.own
+        self._most_since_rest = 0
+        self._loaded_since_rest = False
