@@ -3,16 +3,19 @@
 Two limits hold together. Batches in flight stay within a latency-gradient limit, which falls when
 batches slow each other down (serving/batching/gradient.py). Their predicted bytes stay within
 
-    free + min(own - own at rest, in flight) - reserve
+    free + min(own - footprint, max(in flight, kept)) - reserve
 
 Free memory is short of what batches in flight took already; that part is put back, or they would
 be counted twice. It is what this process grew by since it was last at rest, but never more than
 what was predicted for the batches in flight: a second model that is loaded meanwhile is no batch.
+An allocator keeps what a batch took for the next: what the process grew by from one rest to another
+with batches between, at most what was predicted for those, is kept and no part of the footprint.
 All of it is as of the last reading, so that the limit stays put between two.
 """
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -24,6 +27,9 @@ from serving.batching.observer import AdmissionState
 from serving.batching.settings import AdmissionSettings
 
 _MIB = 2**20
+_UNREAD_S = 1.0
+"""For so long a source of readings may fail before it counts: one failure says nothing."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -74,17 +80,28 @@ class Admission:
         self._in_flight_bytes = 0
         self._reading = memory()
         self._own_at_rest = self._reading.own
-        self._read_at = time.monotonic()
+        self._kept = 0
+        self._most_since_rest = 0
+        self._loaded_since_rest = False
+        self._read_at = self._good_at = time.monotonic()
+        self._read_error = ""
         self._in_flight_when_read = 0
         self._timer: asyncio.TimerHandle | None = None
         self._starved_since: float | None = None
+        self._moved_at = time.monotonic()
 
     def limit_bytes(self) -> int:
         """Predicted bytes that may be in flight together now; negative when memory is gone."""
         self._read()
-        grown = max(self._reading.own - self._own_at_rest, 0)
-        own = min(grown, self._in_flight_when_read)
+        grown = max(self._reading.own - (self._own_at_rest - self._kept), 0)
+        own = min(grown, max(self._in_flight_when_read, self._kept))
         return self._reading.free + own - self._settings.reserve_bytes
+
+    def model_loaded(self) -> None:
+        """What the process holds now is a model's: none of it is kept for batches."""
+        self._loaded_since_rest = True
+        self._read(max_age_s=0.0)
+        self._kept = 0
 
     def share_bytes(self, workers: int, *, efficient: int) -> int:
         """What one batch may take, so that several can be in flight.
@@ -123,7 +140,22 @@ class Admission:
 
     def has_room(self, needed: int) -> bool:
         """Whether a batch could run, now or when those in flight are done."""
-        return self._in_flight > 0 or self._fits(needed)
+        if self._in_flight:
+            return not self.stalled()
+        return self._fits(needed)
+
+    def stalled(self) -> bool:
+        """Whether batches wait for others that will hardly end any more."""
+        still_s = time.monotonic() - self._moved_at
+        return bool(self._waiters and self._in_flight) and still_s > self._settings.stalled_s
+
+    def unread(self) -> str | None:
+        """Why the memory cannot be read, if that goes on; meanwhile the last reading counts."""
+        self._read()
+        old_s = self._read_at - self._good_at
+        if not self._read_error or old_s < _UNREAD_S:
+            return None
+        return f"the memory cannot be read for {old_s:.0f} s: {self._read_error}"
 
     async def acquire(self, needed: int) -> Permit:
         """Wait until a batch may run; first come, first served, however large.
@@ -139,6 +171,8 @@ class Admission:
         """
         if not self._waiters and self._fits(needed):
             return self._grant(needed)
+        if not self._waiters:
+            self._moved_at = time.monotonic()  # until now nobody waited for anything
         waiter = _Waiter(needed, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
         self._wake()
@@ -170,6 +204,7 @@ class Admission:
             self._gradient.observe(slowdown, in_flight=self._in_flight)
         self._in_flight -= 1
         self._in_flight_bytes -= permit.bytes
+        self._moved_at = time.monotonic()
         self._wake()
 
     def _fits(self, needed: int) -> bool:
@@ -183,6 +218,8 @@ class Admission:
         self._starved_since = None
         self._in_flight += 1
         self._in_flight_bytes += needed
+        self._most_since_rest = max(self._most_since_rest, self._in_flight_bytes)
+        self._moved_at = time.monotonic()
         return Permit(needed)
 
     def _wake(self) -> None:
@@ -231,8 +268,26 @@ class Admission:
             self._settings.read_interval_s if max_age_s is None else max_age_s
         ):
             return
-        self._reading = self._memory()
-        self._in_flight_when_read = self._in_flight_bytes
         self._read_at = now
+        try:
+            self._reading = self._memory()
+        except Exception as error:  # noqa: BLE001 - NVML's, or of a file under /sys
+            if not self._read_error:
+                _log.exception("the memory cannot be read; its last reading counts until it can")
+            self._read_error = f"{type(error).__name__}: {error}"
+            return
+        self._read_error = ""
+        self._good_at = now
+        self._in_flight_when_read = self._in_flight_bytes
         if self._in_flight == 0:
-            self._own_at_rest = self._reading.own
+            self._rest()
+
+    def _rest(self) -> None:
+        grown = self._reading.own - self._own_at_rest
+        if grown < 0:  # given back
+            self._kept = max(self._kept + grown, 0)
+        elif not self._loaded_since_rest:
+            self._kept = max(self._kept, min(self._kept + grown, self._most_since_rest))
+        self._own_at_rest = self._reading.own
+        self._most_since_rest = 0
+        self._loaded_since_rest = False

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Self, TypeVar
@@ -31,6 +32,13 @@ _OUTLIER: Final = 4.0
 _SETTLED: Final = 64
 _CAP_BELOW: Final = 0.75
 _CAP_GROWTH: Final = 1.02
+"""A batch that fits lets the cap grow by so much at most, and no faster than time allows."""
+_CAP_DOUBLES_S: Final = 30.0
+_CAP_DOUBLES_MOST_S: Final = 3_600.0
+_BURST_S: Final = 1.0
+"""What runs out of memory so soon after another batch was planned before that was known."""
+_LIFTED: Final = 1.5
+"""So many times what failed fits now: it was no limit that lasts."""
 
 
 class Shape(NamedTuple):
@@ -83,7 +91,8 @@ class CostModel:
     out: where batches are small they cannot be told from 1, and 1 is what batches are made for.
     Seconds are the fitted ones times a pace that follows the last tens of batches; the fit itself
     follows slowly. Bytes are not updated: nobody measures them while serving. What ran out of
-    memory is a cap that batches stay under, and that grows back as they succeed. Used from one
+    memory is a cap that batches stay under, and that grows back over time as they succeed: half as
+    fast each time that it has grown into the same limit, so that this becomes rare. Used from one
     thread.
     """
 
@@ -93,6 +102,9 @@ class CostModel:
         self.measured = file.measured
         self.pace = 1.0
         self.cap_bytes: int | None = None
+        self._failed_bytes = 0
+        self._failed_at = self._grown_at = -math.inf
+        self._cap_doubles_s = _CAP_DOUBLES_S / 2  # the first time out of memory is none again
         self._bytes_of = file.bytes_of
         self._margin = file.byte_margin
         self._seconds_of = file.seconds_of
@@ -150,8 +162,7 @@ class CostModel:
 
     def observe(self, shape: Shape, seconds: float) -> None:
         """Learn from a batch that was answered."""
-        if self.cap_bytes is not None and self.bytes_needed(shape) > 0.8 * self.cap_bytes:
-            self.cap_bytes = math.ceil(self.cap_bytes * _CAP_GROWTH)
+        self._grow_cap(self.bytes_needed(shape))
         predicted = self.base_seconds(shape)
         if self.settled:  # a page fault or a pause of the machine
             seconds = min(max(seconds, predicted / _OUTLIER), predicted * _OUTLIER)
@@ -173,8 +184,24 @@ class CostModel:
 
     def out_of_memory(self, shape: Shape) -> None:
         """Keep what follows clearly smaller than a batch that did not fit."""
-        failed = math.ceil(self.bytes_needed(shape) * _CAP_BELOW)
-        self.cap_bytes = failed if self.cap_bytes is None else min(self.cap_bytes, failed)
+        now = time.monotonic()
+        self._failed_bytes = self.bytes_needed(shape)
+        cap = math.ceil(self._failed_bytes * _CAP_BELOW)
+        self.cap_bytes = cap if self.cap_bytes is None else min(self.cap_bytes, cap)
+        if now - self._failed_at > _BURST_S:
+            self._cap_doubles_s = min(2 * self._cap_doubles_s, _CAP_DOUBLES_MOST_S)
+        self._failed_at = self._grown_at = now
+
+    def _grow_cap(self, fitted: int) -> None:
+        if self.cap_bytes is None or fitted <= 0.8 * self.cap_bytes:
+            return
+        now = time.monotonic()
+        growth = 2 ** min((now - self._grown_at) / self._cap_doubles_s, 1.0)
+        self.cap_bytes = math.ceil(self.cap_bytes * min(growth, _CAP_GROWTH))
+        self._grown_at = now
+        if fitted > _LIFTED * self._failed_bytes:
+            self._failed_bytes = fitted
+            self._cap_doubles_s = max(self._cap_doubles_s / 2, _CAP_DOUBLES_S / 2)
 
     def save(self, path: Path) -> None:
         """Write it as JSON, with the seconds as they are followed by now."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,6 +25,9 @@ from serving.engines.protocol import Engine, Outputs
 
 _OVERDUE = 10.0
 """A batch that takes so many times its predicted seconds is not merely slow."""
+_PAUSE_S = 0.1
+"""After an error of our own: it may go on failing, and must not take the loop's whole time."""
+_log = logging.getLogger(__name__)
 
 
 class Dispatcher(Generic[Answer]):
@@ -64,6 +68,7 @@ class Dispatcher(Generic[Answer]):
         self._running: dict[int, Batch[Answer]] = {}
         self._jobs: dict[int, Batch[Answer]] = {}
         self._numbers = 0
+        self.error = ""
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -94,8 +99,18 @@ class Dispatcher(Generic[Answer]):
         running = sum(batch.shape.tokens for batch in self._running.values())
         tokens = self.waiting.tokens + running + more_tokens
         measured = self._drained.seconds(time.monotonic(), tokens)
-        if measured is not None:
-            return measured
+        return self._predicted_s(tokens) if measured is None else measured
+
+    def alone_s(self, tokens: float) -> float | None:
+        """Seconds that tokens take at least when nothing else waits; None until that is known.
+
+        Not at a slow pace of late: whoever is refused by it brings no batch that would mend it.
+        """
+        if not self._costs.settled:
+            return None
+        return self._predicted_s(tokens) / max(self._costs.pace, 1.0)
+
+    def _predicted_s(self, tokens: float) -> float:
         length = max(1, round(self.lengths.mean))
         fixed, per_row = self._costs.row_seconds(float(length))
         rows = max(1.0, self.budget / length)
@@ -116,13 +131,32 @@ class Dispatcher(Generic[Answer]):
         self.workers.start()
         self._wake.set()
 
+    def give_up(self) -> None:
+        """Let go of batches whose workers do not answer: the runners that follow need the room."""
+        for batch in self._running.values():
+            self._release(batch)
+        self._running.clear()
+
     async def run(self) -> None:
-        """Send batches for ever; cancel it to stop."""
+        """Send batches for ever; cancel it to stop.
+
+        Whatever else ends it would leave every caller without an answer: it is kept as ``error``,
+        and tried again.
+        """
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while (batch := self._next()) is not None:
-                await self._send(batch)
+            try:
+                while (batch := self._next()) is not None:
+                    await self._send(batch)
+            except Exception as error:  # noqa: BLE001 - a bug of ours, or a source of memory readings
+                if not self.error:
+                    _log.exception("the dispatcher of %s failed; it goes on", self._name)
+                self.error = repr(error)
+                await asyncio.sleep(_PAUSE_S)
+                self._wake.set()
+            else:
+                self.error = ""
 
     @property
     def overdue_s(self) -> float:
@@ -205,7 +239,7 @@ class Dispatcher(Generic[Answer]):
             batch.shape = shape
             self._retries.failed(batch, error, memory_went=True)
             return
-        except asyncio.CancelledError:
+        except BaseException:
             self._retries.again(batch)
             raise
         batch.rows = [row for row in batch.rows if not row.dropped]
@@ -251,19 +285,22 @@ class Dispatcher(Generic[Answer]):
         self._jobs.pop(id(job), None)
         if self._running.pop(batch.number, None) is None:
             return  # its worker was given up, and another answers
-        if isinstance(result, BaseException):
-            others = isinstance(result, EngineMemoryError) and self._admission.overcommitted()
-            self._release(batch)
-            self._retries.failed(batch, result, memory_went=others)
-        else:
-            base_s = self._costs.base_seconds(batch.shape)
-            # While the model still learns what a batch should take, it tells no slow-down.
-            self._release(batch, result.seconds / base_s if self._costs.settled else None)
-            self._costs.observe(batch.shape, result.seconds)
-            loaded = self.waiting.tokens >= self.budget
-            self._drained.add(time.monotonic(), batch.shape.tokens, loaded=loaded)
-            self._answered(batch, result)
-        self._wake.set()
+        slowdown = None
+        try:  # what was computed goes first: nothing that only counts may lose it
+            if isinstance(result, BaseException):
+                others = isinstance(result, EngineMemoryError) and self._admission.overcommitted()
+                self._retries.failed(batch, result, memory_went=others)
+            else:
+                self._answered(batch, result)
+                # While the model still learns what a batch should take, it tells no slow-down.
+                if self._costs.settled:
+                    slowdown = result.seconds / self._costs.base_seconds(batch.shape)
+                self._costs.observe(batch.shape, result.seconds)
+                loaded = self.waiting.tokens >= self.budget
+                self._drained.add(time.monotonic(), batch.shape.tokens, loaded=loaded)
+        finally:
+            self._wake.set()
+            self._release(batch, slowdown)
 
     def _release(self, batch: Batch[Answer], slowdown: float | None = None) -> None:
         if batch.permit is not None:
@@ -272,6 +309,14 @@ class Dispatcher(Generic[Answer]):
 
     def _answered(self, batch: Batch[Answer], result: Computed) -> None:
         shape = batch.shape
+        rows, outputs = batch.rows, result.outputs
+        if not result.finite.all():
+            bad = [row for row, fine in zip(rows, result.finite, strict=True) if not fine]
+            rows = [row for row, fine in zip(rows, result.finite, strict=True) if fine]
+            outputs = {name: values[result.finite] for name, values in outputs.items()}
+            self._retries.not_finite(bad, alone=shape.rows == 1)
+        if rows:
+            self._deliver(rows, outputs)
         padded = shape.rows * shape.longest if self._costs.computes_padding else shape.tokens
         self._observer.batch_done(
             model=self._name,
@@ -281,14 +326,6 @@ class Dispatcher(Generic[Answer]):
             wait_s=batch.wait_s,
             seconds=result.seconds,
         )
-        rows, outputs = batch.rows, result.outputs
-        if not result.finite.all():
-            bad = [row for row, fine in zip(rows, result.finite, strict=True) if not fine]
-            rows = [row for row, fine in zip(rows, result.finite, strict=True) if fine]
-            outputs = {name: values[result.finite] for name, values in outputs.items()}
-            self._retries.not_finite(bad, alone=shape.rows == 1)
-        if rows:
-            self._deliver(rows, outputs)
 
 
 def _call(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *values: object) -> None:

@@ -105,11 +105,13 @@ class Retries(Generic[Answer]):
     def not_finite(self, rows: list[Row[Answer]], *, alone: bool) -> None:
         """A value that is not finite is its row's own once its batch-mates are ruled out.
 
+        While the engine fails on the probe too, it is no row's own: none is tried alone.
+
         Args:
             rows: whose outputs hold one.
             alone: the row had no batch-mates.
         """
-        if not alone:
+        if not alone and not self._health.failing:
             self._put([Batch([row]) for row in rows], "not_finite")
             return
         error = EngineError(

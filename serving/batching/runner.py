@@ -171,6 +171,7 @@ class BatchRunner(Generic[Answer]):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._dispatcher.workers.stop()
+        self._dispatcher.give_up()
         self._reader.stop()
         self._prober.stop()
         await self._decoder.stop()
@@ -189,15 +190,20 @@ class BatchRunner(Generic[Answer]):
         ]
         if self._no_thread:
             reasons.append(f"no worker thread can be made: {self._no_thread}")
+        if self._dispatcher.error:
+            reasons.append(f"dispatching fails: {self._dispatcher.error}")
         failing = self._health.reason()
         if failing is not None:
             reasons.append(failing)
         if self._dispatcher.overdue_s > _OVERDUE_S:
             reasons.append("every worker hangs in a batch")
         least = self._costs.bytes_needed(shape_of([round(self._dispatcher.lengths.mean)]))
-        if not self._admission.has_room(least):
+        if self._admission.stalled():
+            reasons.append("admission stands still: no batch begins or ends and some wait")
+        elif not self._admission.has_room(least):
             reasons.append(f"memory is gone: one text needs {least / _MIB:,.0f} MiB")
-        return reasons
+        unread = self._admission.unread()
+        return reasons if unread is None else [*reasons, unread]
 
     def _add(self, rows: list[Row[Answer]]) -> None:
         self._dispatcher.add(rows)
@@ -208,7 +214,8 @@ class BatchRunner(Generic[Answer]):
             self._observer.rejected(model=self._name, reason="draining")
             raise self._closing()
         if not self._texts:
-            return  # however large, it is never easier to answer than now
+            self._refuse_if_too_large(texts, timeout_s)
+            return  # it is never easier to answer than now
         before_s = self._dispatcher.queued_s(self._reader.unread_tokens)
         full = self._texts + len(texts) > self._settings.max_queue_texts
         if full or before_s > self._settings.max_queue_s:
@@ -227,6 +234,18 @@ class BatchRunner(Generic[Answer]):
                 "again later or allow more time",
                 retry_after_s=max(needed_s - _SURE_SHARE * timeout_s, 0.1),
             )
+
+    def _refuse_if_too_large(self, texts: Sequence[str], timeout_s: float | None) -> None:
+        """Nothing else waits, and still it would be thrown away half done: only if that is sure."""
+        needed_s = self._dispatcher.alone_s(self._reader.tokens(texts))
+        if timeout_s is None or needed_s is None or _SURE_SHARE * needed_s <= timeout_s:
+            return
+        self._observer.rejected(model=self._name, reason="too_late")
+        raise OverloadError(
+            f"{len(texts)} texts would take about {needed_s:.1f} s though nothing else waits, and "
+            f"timeout_s={timeout_s!r}; send fewer texts at once or allow more time",
+            retry_after_s=max(needed_s - timeout_s, 0.1),
+        )
 
     def _closing(self) -> OverloadError:
         return OverloadError(

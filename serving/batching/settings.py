@@ -70,3 +70,6 @@ class AdmissionSettings(BaseModel):
     patience_s: float = Field(
         default=5.0, gt=0, description="How long a batch waits for memory before it is refused."
     )
+    stalled_s: float = Field(
+        default=10.0, gt=0, description="How long none may begin or end while another waits."
+    )

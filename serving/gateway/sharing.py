@@ -64,6 +64,7 @@ class Shared:
         except BaseException:
             await runner.drain(0.0)
             raise
+        self.admission.model_loaded()
         return runner
 
     def measure(self) -> None:

@@ -95,6 +95,39 @@ def test_memory_that_own_batches_took_is_not_counted_twice():
     asyncio.run(body())
 
 
+def test_what_the_allocator_keeps_after_a_batch_is_there_for_the_next():
+    async def body():
+        memory = Memory(1000, own=2000)
+        admission = admission_of(memory)
+
+        async def limit_with(free, own):
+            memory.free, memory.own = free, own
+            await asyncio.sleep(0.03)
+            return admission.limit_bytes() / MIB
+
+        permit = await admission.acquire(600 * MIB)
+        assert await limit_with(400, 2600) == 1000
+        admission.release(permit)
+        assert await limit_with(400, 2600) == 1000  # it keeps all
+        permit = await admission.acquire(900 * MIB)
+        assert await limit_with(100, 2900) == 1000
+        admission.release(permit)
+        assert await limit_with(800, 2200) == 1000  # 200 are kept
+        # A model of 300 is loaded while no batch runs, and another of 100 while one does.
+        assert await limit_with(500, 2500) == 700
+        permit = await admission.acquire(50 * MIB)
+        assert await limit_with(400, 2600) == 600
+        admission.model_loaded()
+        admission.release(permit)
+        assert await limit_with(400, 2600) == 400  # which of it is kept is not known: none
+        permit = await admission.acquire(300 * MIB)
+        assert await limit_with(100, 2900) == 400
+        admission.release(permit)
+        assert await limit_with(300, 2700) == 400
+
+    asyncio.run(body())
+
+
 def test_a_batch_larger_than_the_limit_goes_alone_into_the_reserve():
     async def body():
         admission = admission_of(Memory(100), reserve_bytes=50 * MIB)
@@ -138,6 +171,24 @@ def test_who_gives_up_waiting_leaves_nothing_behind():
             await granted
         state = admission.state()
         assert (state.in_flight, state.in_flight_bytes, state.waiting) == (1, 5 * MIB, 0)
+
+    asyncio.run(body())
+
+
+def test_no_room_is_to_be_hoped_for_when_nothing_in_flight_ends():
+    async def body():
+        admission = admission_of(Memory(100), stalled_s=0.1)
+        hangs = await admission.acquire(90 * MIB)
+        await asyncio.sleep(0.15)
+        assert admission.has_room(50 * MIB)  # slow, but nobody waits
+        waiting = asyncio.create_task(admission.acquire(50 * MIB))
+        await asyncio.sleep(0)
+        assert admission.has_room(50 * MIB)
+        await asyncio.sleep(0.15)
+        assert not admission.has_room(50 * MIB)
+        admission.release(hangs)
+        await waiting
+        assert admission.has_room(50 * MIB)
 
     asyncio.run(body())
 

@@ -93,7 +93,22 @@ def test_one_pause_of_the_machine_does_not_move_it_far():
     assert costs.seconds(shape) < 1.3 * usual
 
 
-def test_what_did_not_fit_is_a_cap_that_grows_back():
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("serving.batching.costs.time", clock)
+    return clock
+
+
+def test_what_did_not_fit_is_a_cap_that_grows_back(clock):
     costs = fit_costs(list(batches(7, 40, 0.01)), computes_padding=True)
     failed, half = shape_of([100] * 32), shape_of([100] * 16)
     costs.out_of_memory(failed)
@@ -103,8 +118,39 @@ def test_what_did_not_fit_is_a_cap_that_grows_back():
     costs.out_of_memory(half)
     assert costs.cap_bytes < costs.bytes_needed(half)
     for _ in range(200):
-        costs.observe(shape_of([100] * 14), 0.5)
+        costs.observe(half, 1.0)
+    assert costs.cap_bytes < costs.bytes_needed(half)  # many batches in no time show nothing
+    for _ in range(200):
+        clock.now += 0.1
+        costs.observe(half, 1.0)
     assert costs.cap_bytes > costs.bytes_needed(half)
+
+
+def serve_for(seconds, clock, costs, fits):
+    """The largest batch that the cap allows, twice a second; when they ran out of memory."""
+    failed_at = []
+    end = clock.now + seconds
+    while clock.now < end:
+        clock.now += 0.5
+        rows = int(costs.rows_within(40.0, max_bytes=costs.cap_bytes or 1e18, max_s=1e9))
+        shape = shape_of([40] * max(1, min(rows, 200)))
+        if fits(shape):
+            costs.observe(shape, truth(SECONDS, shape))
+        else:
+            costs.out_of_memory(shape)
+            failed_at.append(clock.now)
+    return failed_at
+
+
+def test_a_limit_that_lasts_is_hit_ever_more_rarely_and_one_that_is_lifted_is_found_out(clock):
+    costs = fit_costs(list(batches(9, 40, 0.01)), computes_padding=True)
+    failed_at = serve_for(3_600, clock, costs, lambda shape: shape.rows <= 60)
+    assert 2 <= len(failed_at) <= 14
+    assert sum(at > 1_800 for at in failed_at) <= 1
+    whole = costs.bytes_needed(shape_of([40] * 200))
+    assert costs.cap_bytes < whole
+    assert not serve_for(7_200, clock, costs, lambda shape: True)
+    assert costs.cap_bytes > whole
 
 
 def test_the_rows_that_fit_do_and_one_more_does_not():

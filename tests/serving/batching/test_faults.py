@@ -60,6 +60,29 @@ def test_a_value_that_is_not_finite_is_its_texts_own(running, fake, counting):
     asyncio.run(body())
 
 
+def test_an_engine_of_nothing_but_nan_does_not_run_every_text_alone(running, fake, becomes):
+    broken = threading.Event()
+
+    def on_run(ids):
+        return {"sum": np.full(len(ids), np.nan, np.float32)} if broken.is_set() else None
+
+    async def body():
+        fake.on_run = on_run
+        async with running() as runner:
+            broken.set()
+            await runner.answer(TEXTS)
+            await becomes(lambda: runner.reasons() != [])
+            before = len(fake.shapes)
+            answers = await runner.answer(TEXTS)
+            assert all("NaN" in str(answer) for answer in answers)
+            assert len(fake.shapes) - before < 10
+            broken.clear()
+            assert await becomes(lambda: runner.reasons() == []) < 10
+            assert await runner.answer(TEXTS) == GOOD
+
+    asyncio.run(body())
+
+
 def test_a_nan_that_came_from_a_batch_mate_goes_away_alone(running, fake):
     def on_run(ids):
         sums = ids.sum(axis=1, dtype=np.float32)
@@ -118,6 +141,27 @@ def test_out_of_memory_halves_the_batch_and_all_are_answered(running, fake, coun
             assert len(counting.of("out_of_memory")) - tried <= 1
             assert runner.reasons() == []
         assert {each.reason for each in counting.of("retried")} == {"memory"}
+
+    asyncio.run(body())
+
+
+def test_steady_load_at_a_limit_that_lasts_does_not_run_into_it_again(running, fake, counting):
+    texts = [" ".join([text] * 20) for text in TEXTS * 20]
+
+    def on_run(ids):
+        if ids.size > 1_000:
+            raise EngineMemoryError("no room for the scores")
+
+    async def body():
+        fake.on_run = on_run
+        failed = []
+        async with running(min_batch_tokens=2_048) as runner:
+            for _ in range(5):
+                answers = await runner.answer(texts)
+                assert not any(isinstance(answer, EngineError) for answer in answers)
+                failed.append(len(counting.of("out_of_memory")))
+        assert failed[0] > 0
+        assert failed[1:] == [failed[1]] * 4
 
     asyncio.run(body())
 
@@ -203,6 +247,32 @@ def test_a_worker_that_hangs_is_given_up_and_its_late_answer_ignored(running, fa
     asyncio.run(body())
 
 
+def test_workers_that_hang_in_a_drain_keep_no_room_from_the_next(running, fake, gate, plenty):
+    async def body():
+        admission = Admission(plenty)
+        fake.on_run = gate
+        for _ in range(2):
+            async with running(admission=admission) as runner:
+                asking = asyncio.create_task(runner.answer(["1"]))
+                assert await asyncio.to_thread(gate.come.wait, 10)
+                gate.come.clear()
+                await runner.drain(0.05)
+                with pytest.raises(EngineError, match="closing"):
+                    await asking
+        assert admission.state().in_flight == 0
+        fake.on_run = lambda ids: None
+        async with running(admission=admission) as runner:
+            assert await runner.answer(["1"], timeout_s=5) == [4.0]
+            gate.open.set()  # the late ones are of batches that nobody knows any more
+            assert await runner.answer(TEXTS, timeout_s=5) == GOOD
+        assert admission.state().in_flight == 0
+
+    try:
+        asyncio.run(body())
+    finally:
+        gate.open.set()
+
+
 def test_an_engine_that_fails_on_everything_is_not_ready_until_it_recovers(running, fake, becomes):
     broken = threading.Event()
 
@@ -253,6 +323,55 @@ def test_memory_that_is_gone_is_a_reason_and_what_waits_is_answered_when_it_is_b
     asyncio.run(body())
 
 
+def test_memory_that_cannot_be_read_loses_no_answer_and_is_a_reason_when_it_goes_on(
+    running, becomes, monkeypatch, caplog
+):
+    monkeypatch.setattr("serving.batching.admission._UNREAD_S", 0.2)
+    reads, broken = 0, "now and then"
+
+    def read():
+        nonlocal reads
+        reads += 1
+        if broken == "always" or (broken and reads % 2 == 0):
+            raise OSError("NVML: unknown error")
+        return MemoryReading(free=8 * 2**30, own=2**30)
+
+    async def body():
+        nonlocal broken
+        admission = Admission(read, settings=AdmissionSettings(read_interval_s=1e-6))
+        async with running(admission=admission) as runner:
+            for _ in range(5):
+                assert await runner.answer(TEXTS, timeout_s=10) == GOOD
+            assert runner.reasons() == []
+            broken = "always"
+            assert await runner.answer(TEXTS, timeout_s=10) == GOOD
+            caplog.clear()
+            assert await becomes(lambda: runner.reasons() != []) < 2
+            assert "OSError: NVML: unknown error" in runner.reasons()[0]
+            assert await runner.answer(TEXTS, timeout_s=10) == GOOD
+            assert len(caplog.records) <= 1  # not once a reading
+            broken = ""
+            assert await becomes(lambda: runner.reasons() == []) < 2
+        assert admission.state().in_flight == 0
+
+    asyncio.run(body())
+
+
+def test_an_observer_that_raises_loses_no_answer_and_no_room(running, counting, plenty):
+    def broken(**what):
+        raise ZeroDivisionError
+
+    async def body():
+        admission = Admission(plenty)
+        counting.batch_done = broken
+        async with running(admission=admission) as runner:
+            for _ in range(4):
+                assert await runner.answer(["1"], timeout_s=10) == [4.0]
+        assert admission.state().in_flight == 0
+
+    asyncio.run(body())
+
+
 def test_a_decoder_that_fails_on_one_text(running, fake):
     def answers(outputs, windows):
         if (outputs["sum"] == POISON + 3).any():
@@ -267,17 +386,20 @@ def test_a_decoder_that_fails_on_one_text(running, fake):
     asyncio.run(body())
 
 
-def test_a_scheduler_that_ends_by_a_bug_of_ours_is_a_reason(running, becomes):
+def test_a_scheduler_that_fails_by_a_bug_of_ours_is_a_reason_and_goes_on(running, becomes):
     async def body():
         async with running() as runner:
 
             def broken():
                 raise ZeroDivisionError
 
+            mended = runner._dispatcher._next
             runner._dispatcher._next = broken
-            asking = asyncio.create_task(runner.answer(["1"]))
+            asking = asyncio.create_task(runner.answer(["1"], timeout_s=10))
             assert await becomes(lambda: runner.reasons() != []) < 2
-            assert "dispatch-test ended: ZeroDivisionError()" in runner.reasons()
-            asking.cancel()
+            assert "dispatching fails: ZeroDivisionError()" in runner.reasons()
+            runner._dispatcher._next = mended
+            assert await asking == [4.0]
+            assert await becomes(lambda: runner.reasons() == []) < 2
 
     asyncio.run(body())

@@ -185,6 +185,37 @@ def test_what_cannot_be_in_time_is_refused_at_once(running, fake, gate, counting
     asyncio.run(body())
 
 
+def test_what_an_idle_runner_cannot_do_in_time_is_not_begun(running, fake, counting):
+    async def body():
+        texts = [text_of(*[1] * 50)] * 4_000
+        async with running(workers=1) as runner:
+            with pytest.raises(OverloadError, match="send fewer texts") as refused:
+                await runner.answer(texts, timeout_s=0.02)
+            assert refused.value.retry_after_s > 0
+            assert fake.shapes == []
+            # A pace that was slow of late is no reason: nothing would ever mend it.
+            runner._costs.pace = 100.0
+            assert runner._dispatcher.queued_s(4_000 * 50) > 15
+            assert await runner.answer(texts, timeout_s=10) == sums(texts)
+        assert [each.reason for each in counting.of("rejected")] == ["too_late"]
+
+    asyncio.run(body())
+
+
+def test_costs_that_are_a_guess_refuse_nothing_to_an_idle_runner(fake, plenty):
+    async def body():
+        runner = BatchRunner(
+            fake, name="test", admission=Admission(plenty), costs=CostModel.unfitted()
+        )
+        await runner.start()
+        texts = [text_of(*[1] * 50)] * 500
+        assert runner._dispatcher.queued_s(500 * 50) > 5
+        assert await runner.answer(texts, timeout_s=5) == sums(texts)
+        await runner.drain(10)
+
+    asyncio.run(body())
+
+
 def test_five_times_too_much_is_refused_and_the_rest_answered_in_time(running, fake, counting):
     async def body():
         fake.on_run = lambda ids: time.sleep(0.004)
