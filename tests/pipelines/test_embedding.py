@@ -9,7 +9,7 @@ from rich.console import Console
 from data.errors import SettingsError
 from pipelines.arguments import embedding_arguments
 from pipelines.cli import STEPS
-from pipelines.demo import deployments_of
+from pipelines.deployments import deployments_of
 from pipelines.embedding import show_embedding
 from pipelines.local import Home, RunRecord, StepRecord
 from pipelines.placement import local_placement
@@ -78,7 +78,7 @@ def test_serving_a_run_takes_its_embedding_deployment(tmp_path):
         deployments_of(run)
     path = tmp_path / "embedding_deployment.json"
     path.touch()
-    assert deployments_of(run) == ["--embedding-deployment", str(path)]
+    assert deployments_of(run) == {"--embedding-deployment": path}
 
 
 def test_the_end_shows_every_format_every_figure_and_what_was_left_out():
