@@ -79,6 +79,11 @@ def engine_arguments(home: Home, trained: RunRecord) -> dict[str, Any]:
     Raises:
         SettingsError: the run has no such model.
     """
+    if trained.graph != "train-embedding":
+        raise SettingsError(
+            f"run {trained.run_id!r} is of {trained.graph!r} and made no embedding model; name one "
+            "of train-embedding, RUN=train-embedding-…, or a classifier's folder, MODEL=folder"
+        )
     model = trained.artifact("quantize-embedding", "quantized")
     return {
         "model": str(model),

@@ -19,7 +19,6 @@ from data.labelling import labelling_config
 from data.manifest import read_manifest, write_json, write_text_atomically
 from pipelines.arguments import (
     compare_arguments,
-    embedding_arguments,
     engine_arguments,
     home_from_environment,
     tracking_uri,
@@ -28,6 +27,7 @@ from pipelines.arguments import (
 from pipelines.cluster import GRAPHS, compile_graphs, submit_graph
 from pipelines.demo import run_demo
 from pipelines.deployments import (
+    begun,
     deployments_of,
     gateway_options,
     latest_deployments,
@@ -202,21 +202,34 @@ def real_data() -> None:
 
 
 def _run_for(home: Home, graphs: Sequence[str], run_id: str | None) -> RunRecord:
-    """The run that is named, else the last of these graphs, else a new one of the first."""
-    if graphs == _ENGINE and not run_id:  # of the last model, not of the one that had engines last
-        return new_run(
-            home, graphs[0], engine_arguments(home, latest_run(home, _EMBEDDING, _FIRST_EMBEDDING))
+    """The run that is named, else the last of these graphs, else a new one of the first.
+
+    Raises:
+        SettingsError: the named run has no such step, or another graph has to run first.
+    """
+    named = load_run(home, run_id) if run_id else None
+    if named is not None and named.graph in graphs:
+        return named
+    if graphs == _ENGINE:  # of the last model, not of the one that had engines last
+        model = named or latest_run(home, _EMBEDDING, _FIRST_EMBEDDING)
+        return new_run(home, graphs[0], engine_arguments(home, model))
+    if graphs == _TRAFFIC and named is not None:
+        return new_run(home, graphs[0], compare_arguments(home, named))
+    if named is not None:
+        raise SettingsError(
+            f"run {run_id!r} is of {named.graph!r}, which has no such step; name one of "
+            f"{' or '.join(graphs)}: RUN=…, or leave RUN out"
         )
-    runs = [load_run(home, run_id, graph=None if run_id else graph) for graph in graphs]
-    found = [run for run in runs if run is not None and run.graph in graphs]
-    if found:
-        return max(found, key=lambda run: run.run_id.removeprefix(run.graph))
+    # Steps that graphs share go on in the run that the classifier's next step takes.
+    searched = _ENCODER if graphs == _LABELLED else graphs
+    runs = [run for graph in searched if (run := load_run(home, None, graph=graph))]
+    if runs:
+        return max(runs, key=begun)
     if graphs == _EMBEDDING:
-        return new_run(home, graphs[0], embedding_arguments(home))
-    if graphs != _TRAFFIC:
-        return new_run(home, graphs[0], train_arguments(home))
-    trained = runs[0] or latest_run(home, _ENCODER, _FIRST)
-    return new_run(home, graphs[0], compare_arguments(home, trained))
+        return latest_run(home, _EMBEDDING, _FIRST_EMBEDDING)
+    if graphs == _TRAFFIC:
+        return new_run(home, graphs[0], compare_arguments(home, latest_run(home, _ENCODER, _FIRST)))
+    return new_run(home, graphs[0], train_arguments(home))
 
 
 def _deployments(home: Home, run_id: str | None) -> dict[str, Path]:
