@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from scipy import sparse
 from scipy.stats import spearmanr
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -33,6 +32,7 @@ from serving.embedding_folder import EMBEDDING_KIND
 from serving.engines.choice import load_embedder
 from training.embedding_pairs import retyped, scored_pairs
 from training.evaluation.retrieval_report import render_retrieval_html, render_retrieval_markdown
+from training.evaluation.retrieval_settings import RetrievalSettings
 from training.retrieval_parity import unit
 
 EVALUATION_KIND: Final = "embedding_evaluation"
@@ -43,20 +43,6 @@ LEAST_REVIEWS: Final = 10
 Ranks = NDArray[np.int64]
 Similarity = Callable[[Sequence[str], Sequence[str]], Any]
 """Two lists of texts to unit rows of each, dense or sparse."""
-
-
-class RetrievalSettings(BaseModel):
-    """How an evaluation is run."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    korsts: str = Field(default="", description="KorSTS pairs that nothing was trained on.")
-    seed: int = 0
-    resamples: int = Field(default=500, ge=100)
-    threads: int = Field(default=1, ge=1)
-    margin: float = Field(
-        default=0.02, ge=0, description="What the served format may lose against fp32 in a figure."
-    )
 
 
 def evaluate_embedding(

@@ -8,7 +8,8 @@ import pytest
 from data.errors import MetricError, SettingsError
 from data.manifest import write_manifest
 from training.evaluation import retrieval
-from training.evaluation.retrieval import RetrievalSettings, evaluate_embedding
+from training.evaluation.retrieval import evaluate_embedding
+from training.evaluation.retrieval_settings import RetrievalSettings
 
 SETTINGS = RetrievalSettings(resamples=100, margin=0.1)
 
