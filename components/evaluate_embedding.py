@@ -1,4 +1,4 @@
-"""What an embedding model finds, beside its fp32 parent and TF-IDF."""
+"""What an embedding model finds on each engine of a CPU, beside fp32 and TF-IDF."""
 
 from kfp import dsl
 from kfp.dsl import HTML, Dataset, Input, Markdown, Metrics, Model, Output
@@ -18,7 +18,7 @@ def evaluate_embedding(
     report: Output[HTML],
     summary: Output[Markdown],
 ) -> str:
-    """Measure with the engine that will serve; returns the digest.
+    """Measure the plain engine and INT8, and judge INT8; returns the digest.
 
     ``settings`` is YAML text (training/evaluation/retrieval.py); ``korsts`` in it names a file of
     sentence pairs that people scored, and ``files_digest`` changes with it, so that an unchanged

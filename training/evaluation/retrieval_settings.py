@@ -13,5 +13,5 @@ class RetrievalSettings(BaseModel):
     resamples: int = Field(default=500, ge=100)
     threads: int = Field(default=1, ge=1)
     margin: float = Field(
-        default=0.02, ge=0, description="What the served format may lose against fp32 in a figure."
+        default=0.02, ge=0, description="What INT8 may lose against fp32 in a figure."
     )
