@@ -52,6 +52,7 @@ def split_to_embedding(
     )
     checked = check_tensorrt(
         model=quantized.outputs["quantized"],
+        recipe=recipe,
         max_batch=max_batch,
         inputs=quantized.outputs["Output"],
     )

@@ -37,6 +37,7 @@ from serving.registry.versions import download, get_version, register_version
 from training.embedding_recipe import EmbeddingRecipe
 from training.evaluation.retrieval import EVALUATION_KIND
 from training.registered_pair import REGISTRATION_KIND
+from training.tensorrt_check import CHECK_KIND, tensorrt_verdict
 
 EXPERIMENT: Final = "matjip"
 FORMAT_OF: Final = {
@@ -67,7 +68,7 @@ def register_embedding(
         model: what was exported and quantised.
         split: what it was trained from.
         evaluation: of this model.
-        tensorrt: the verdict of training/rtx_gate.py about its graphs.
+        tensorrt: the verdict of training/tensorrt_check.py about its graphs.
         recipe: what it was made by.
         out: folder of the artifact: registration.json.
 
@@ -78,7 +79,7 @@ def register_embedding(
     """
     sealed = read_manifest(model, EMBEDDING_KIND)
     measured = read_manifest(evaluation, EVALUATION_KIND)
-    checked = read_manifest(tensorrt)
+    checked = read_manifest(tensorrt, CHECK_KIND)
     parent = read_manifest(split, "split")
     verdict = measured.facts.get("verdict")
     if verdict not in _VERDICTS:
@@ -111,6 +112,7 @@ def register_embedding(
             "evidence_id": evidence_id,
             "evaluation_digest": measured.digest,
             "format": served,
+            "tensorrt_verdict": tensorrt_verdict(checked.facts["graphs"]),
             "quantized_format": str(sealed.facts["format"]),
             "bytes": str(sum(entry.bytes for entry in sealed.files.values())),
             "contract_version": CONTRACT_VERSION,
