@@ -48,7 +48,7 @@ embedding: setup  ## labels to an embedding model in ONNX, fp16 and INT8, measur
 tune: setup  ## search for a better recipe: make tune KIND=encoder ARGS="--trials 10"
 	$(CLI) tune $(or $(KIND),encoder) $(ARGS)
 
-tune-engine: setup  ## choose a model's engine by measuring: make tune-engine MODEL=folder; the last deployment's without
+tune-engine: setup  ## choose a model's engine by measuring: make tune-engine MODEL=folder; the models deployed last without
 	$(if $(MODEL),$(PY) -m serving.engines.tune $(MODEL),$(CLI) tune-engine $(ON) --) $(ARGS)
 
 check: setup  ## lint, types and import contracts
@@ -128,7 +128,7 @@ promote: setup  ## the verdict to the alias
 
 mlflow: setup  ## open the tracking server's UI on 127.0.0.1:5000
 	$(CLI) mlflow
-serve: setup  ## serve the last deployment on 127.0.0.1:8000
+serve: setup  ## serve the last deployment of each kind on 127.0.0.1:8000; RUN=… for what one run deployed
 	$(CLI) serve $(ON)
 serve-llm: setup  ## start vLLM with the champion language model: make serve-llm ARGS="--python …"
 	$(CLI) serve-llm $(ARGS)

@@ -10,11 +10,16 @@ from components.profiles import MAIN
 def train_embedding(
     split: Input[Dataset],
     recipe: str,
+    files_digest: str,
     checkpoints: str,
     inputs: str,
     model: Output[Model],
 ) -> str:
-    """Adopt or train; only texts of the training part are read. Returns the model's digest."""
+    """Adopt or train; only texts of the training part are read. Returns the model's digest.
+
+    ``files_digest`` changes with the files that the recipe names, so that unchanged ones come from
+    the cache.
+    """
     from pathlib import Path
 
     from training.embedding import train_embedding as train
@@ -26,5 +31,12 @@ def train_embedding(
         Path(model.path),
         checkpoints=Path(checkpoints),
     )
-    model.metadata.update({"digest": manifest.digest, "inputs": inputs, "format": "torch-fp32"})
+    model.metadata.update(
+        {
+            "digest": manifest.digest,
+            "inputs": inputs,
+            "format": "torch-fp32",
+            "files_digest": files_digest,
+        }
+    )
     return manifest.digest

@@ -8,6 +8,7 @@ from typing import Any
 from data.errors import SettingsError
 from data.manifest import file_sha256, read_manifest
 from pipelines.local import Home, RunRecord
+from pipelines.named_files import evaluation_files_digest, recipe_files_digest
 from serving.experiments.store import ExperimentStore
 from training.embedding_recipe import embedding_recipe_text
 from training.language_recipe import language_recipe_text
@@ -65,12 +66,20 @@ def embedding_arguments(
     KorSTS is asked where ``MATJIP_REAL_DATA`` names the folder of korsts_dev.tsv.gz.
 
     Raises:
-        SettingsError: the labels or the recipe are not there.
+        SettingsError: the labels or the recipe are not there, or settings are wrong.
     """
     korsts = Path(os.environ.get("MATJIP_REAL_DATA", "")) / "korsts_dev.tsv.gz"
     asked = {"evaluation_settings": f"korsts: {korsts.resolve()}\n"} if korsts.is_file() else {}
     arguments = encoder_arguments(home, labels=labels, **(asked | given))
-    return arguments | {"recipe": given.get("recipe") or embedding_recipe_text(recipe)}
+    text = given.get("recipe") or embedding_recipe_text(recipe)
+    return {
+        "recipe_files_digest": recipe_files_digest(text),
+        "evaluation_files_digest": evaluation_files_digest(
+            arguments.get("evaluation_settings", "")
+        ),
+        **arguments,
+        "recipe": text,
+    }
 
 
 def engine_arguments(home: Home, trained: RunRecord) -> dict[str, Any]:
@@ -79,6 +88,11 @@ def engine_arguments(home: Home, trained: RunRecord) -> dict[str, Any]:
     Raises:
         SettingsError: the run has no such model.
     """
+    if trained.graph != "train-embedding":
+        raise SettingsError(
+            f"run {trained.run_id!r} is of {trained.graph!r} and made no embedding model; name one "
+            "of train-embedding, RUN=train-embedding-…, or a classifier's folder, MODEL=folder"
+        )
     model = trained.artifact("quantize-embedding", "quantized")
     return {
         "model": str(model),

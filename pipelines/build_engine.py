@@ -37,6 +37,8 @@ def build_engine(placement: Placement) -> GraphComponent:
             batch_tokens=batch_tokens,
             inputs=inputs,
         )
+        # Which GPU it runs on is no parameter: the cache would give another GPU's engines.
+        built.set_caching_options(False)
         place(built, placement)
 
     return graph

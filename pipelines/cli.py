@@ -19,14 +19,20 @@ from data.labelling import labelling_config
 from data.manifest import read_manifest, write_json, write_text_atomically
 from pipelines.arguments import (
     compare_arguments,
-    embedding_arguments,
     engine_arguments,
     home_from_environment,
     tracking_uri,
     train_arguments,
 )
 from pipelines.cluster import GRAPHS, compile_graphs, submit_graph
-from pipelines.demo import deployments_of, run_demo
+from pipelines.demo import run_demo
+from pipelines.deployments import (
+    begun,
+    deployments_of,
+    gateway_options,
+    latest_deployments,
+    latest_run,
+)
 from pipelines.embedding import run_embedding
 from pipelines.language import run_language
 from pipelines.local import Home, RunRecord, load_run, new_run, run_graph, source_digest
@@ -45,6 +51,8 @@ _LANGUAGE: Final = ("train-and-deploy", "train-language")
 _EMBEDDING: Final = ("train-embedding",)
 _ENGINE: Final = ("build-engine",)
 _LABELLED: Final = (*_ENCODER, *_EMBEDDING)
+_FIRST: Final = "run `make demo`, or the steps before, or name a run: RUN=…"
+_FIRST_EMBEDDING: Final = "run `make embedding` first, or name a run: RUN=train-embedding-…"
 _TRAFFIC: Final = ("compare-and-promote",)
 STEPS: Final = {
     "ingest": (_LABELLED, "ingest-labels"),
@@ -99,6 +107,9 @@ def _settings(given: list[str]) -> dict[str, Any]:
 Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, again and again.")]
 Labels = Annotated[str | None, typer.Option(help="Labels; the gold corpus by default.")]
 Summaries = Annotated[str | None, typer.Option(help="Written summaries, JSON.")]
+DeployedBy = Annotated[
+    str | None, typer.Option("--run", help="A run's id; the last deployment of each kind without.")
+]
 RecipeName = Annotated[str, typer.Option(help="A recipe's name, or a path to a .yaml file.")]
 
 
@@ -177,13 +188,11 @@ def tune_engine(
     arguments: Annotated[
         list[str] | None, typer.Argument(help="Of `python -m serving.engines.tune`.")
     ] = None,
-    run: Annotated[str | None, typer.Option(help="A run's id; the last one by default.")] = None,
+    run: DeployedBy = None,
 ) -> None:
-    """Choose the engines of the last deployment's models by measuring."""
+    """Choose the engines of the models that were deployed last, by measuring."""
     home = home_from_environment()
-    record = load_run(home, run) if run else last_deployed(home)
-    assert record is not None  # noqa: S101  # a run that is named is there, or load_run says so
-    tune_engines(record, arguments or [])
+    tune_engines(_deployments(home, run), arguments or [])
 
 
 @app.command("real-data")
@@ -193,32 +202,40 @@ def real_data() -> None:
 
 
 def _run_for(home: Home, graphs: Sequence[str], run_id: str | None) -> RunRecord:
-    """The run that is named, else the last of these graphs, else a new one of the first."""
-    if graphs == _ENGINE and not run_id:  # of the last model, not of the one that had engines last
-        return new_run(home, graphs[0], engine_arguments(home, last_deployed(home, _EMBEDDING)))
-    runs = [load_run(home, run_id, graph=None if run_id else graph) for graph in graphs]
-    found = [run for run in runs if run is not None and run.graph in graphs]
-    if found:
-        return max(found, key=lambda run: run.run_id.removeprefix(run.graph))
-    if graphs == _EMBEDDING:
-        return new_run(home, graphs[0], embedding_arguments(home))
-    if graphs != _TRAFFIC:
-        return new_run(home, graphs[0], train_arguments(home))
-    trained = runs[0] or last_deployed(home)
-    return new_run(home, graphs[0], compare_arguments(home, trained))
-
-
-def last_deployed(home: Home, graphs: Sequence[str] = _ENCODER) -> RunRecord:
-    """The last run of graphs that end with a deployment.
+    """The run that is named, else the last of these graphs, else a new one of the first.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: the named run has no such step, or another graph has to run first.
     """
-    runs = [load_run(home, None, graph=graph) for graph in graphs]
-    found = [run for run in runs if run is not None]
-    if not found:
-        raise SettingsError("nothing has been deployed yet; run `make demo`, or the steps before")
-    return max(found, key=lambda run: run.run_id.removeprefix(run.graph))
+    named = load_run(home, run_id) if run_id else None
+    if named is not None and named.graph in graphs:
+        return named
+    if graphs == _ENGINE:  # of the last model, not of the one that had engines last
+        model = named or latest_run(home, _EMBEDDING, _FIRST_EMBEDDING)
+        return new_run(home, graphs[0], engine_arguments(home, model))
+    if graphs == _TRAFFIC and named is not None:
+        return new_run(home, graphs[0], compare_arguments(home, named))
+    if named is not None:
+        raise SettingsError(
+            f"run {run_id!r} is of {named.graph!r}, which has no such step; name one of "
+            f"{' or '.join(graphs)}: RUN=…, or leave RUN out"
+        )
+    # Steps that graphs share go on in the run that the classifier's next step takes.
+    searched = _ENCODER if graphs == _LABELLED else graphs
+    runs = [run for graph in searched if (run := load_run(home, None, graph=graph))]
+    if runs:
+        return max(runs, key=begun)
+    if graphs == _EMBEDDING:
+        return latest_run(home, _EMBEDDING, _FIRST_EMBEDDING)
+    if graphs == _TRAFFIC:
+        return new_run(home, graphs[0], compare_arguments(home, latest_run(home, _ENCODER, _FIRST)))
+    return new_run(home, graphs[0], train_arguments(home))
+
+
+def _deployments(home: Home, run_id: str | None) -> dict[str, Path]:
+    """What a named run deployed, else the last of each kind."""
+    run = load_run(home, run_id) if run_id else None
+    return latest_deployments(home) if run is None else deployments_of(run)
 
 
 @app.command()
@@ -274,18 +291,13 @@ def submit(
 
 @app.command()
 def serve(
-    run: Annotated[str | None, typer.Option(help="A run's id; the last one by default.")] = None,
+    run: DeployedBy = None,
     port: int = 8000,
 ) -> None:
-    """Serve the last deployment on 127.0.0.1, until Ctrl-C."""
+    """Serve the last deployment of each kind on 127.0.0.1, until Ctrl-C."""
     home = home_from_environment()
-    record = (
-        load_run(home, run)
-        if run
-        else last_deployed(home, (*_ENCODER, "train-language", *_EMBEDDING))
-    )
-    assert record is not None  # noqa: S101  # a run that is named is there, or load_run says so
-    command = [sys.executable, "-m", "serving.gateway.app", *deployments_of(record)]
+    command = [sys.executable, "-m", "serving.gateway.app"]
+    command += gateway_options(_deployments(home, run))
     print(f"http://127.0.0.1:{port}/docs", flush=True)
     environment = os.environ | {"MATJIP_STORE_URL": home.store_url}
     os.execve(sys.executable, [*command, "--port", str(port)], environment)  # noqa: S606

@@ -8,7 +8,6 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from data.errors import SettingsError
 from data.manifest import read_manifest, write_json, write_text_atomically
 from pipelines.arguments import compare_arguments, encoder_arguments, train_arguments
 from pipelines.compare_and_promote import compare_and_promote
@@ -21,8 +20,6 @@ from pipelines.summary import build_summary
 from pipelines.traffic import exposures_so_far, replay_held_out
 from pipelines.train_and_deploy import train_and_deploy
 from pipelines.train_encoder import train_encoder
-from serving.embedding_deployment import EMBEDDING_DEPLOYMENT_NAME
-from serving.registry.language_deploy import DEPLOYMENT_NAME
 
 REQUESTS: Final = 5000
 RULE: Final = "{margin: 0.05, alpha: 0.05, min_exposures_per_arm: 500, tuned_for_units: 5000}"
@@ -89,29 +86,6 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
     )
     console.print(f"Gate: [bold]{gate['verdict']}[/]: {gate['reason']}. {gate['tfidf']}")
     console.print(f"Verdict: [bold]{verdict['decision']}[/]: {verdict['reason']}")
-
-
-def deployments_of(trained: RunRecord) -> list[str]:
-    """The gateway's options for what a run deployed.
-
-    Raises:
-        SettingsError: the run has deployed nothing.
-    """
-    options = []
-    for step, option, name in (
-        ("deploy-challenger", "--deployment", "deployment.json"),
-        ("deploy-llm", "--language-deployment", DEPLOYMENT_NAME),
-        ("deploy-embedding", "--embedding-deployment", EMBEDDING_DEPLOYMENT_NAME),
-    ):
-        if trained.step(step) is not None:
-            path = trained.artifact(step, "deployment") / name
-            options += [option, str(path)] if path.is_file() else []
-    if not options:
-        raise SettingsError(
-            f"run {trained.run_id!r} has deployed nothing: no model has passed its gate, or the "
-            "run has not come so far; look at its gate.md, or run `make demo`"
-        )
-    return options
 
 
 def _train(

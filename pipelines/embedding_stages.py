@@ -18,12 +18,14 @@ def split_to_embedding(
     labelled: Labels,
     *,
     recipe: Any,
+    recipe_files_digest: Any,
     checkpoints: Any,
     tracking_uri: Any,
     threads: Any,
     max_batch: Any,
     model_name: Any,
     evaluation_settings: Any,
+    evaluation_files_digest: Any,
     models: Any,
 ) -> None:
     """Make an embedding model, export, quantise, measure, register and deploy it."""
@@ -31,6 +33,7 @@ def split_to_embedding(
     trained = train_embedding(
         split=split,
         recipe=recipe,
+        files_digest=recipe_files_digest,
         checkpoints=checkpoints,
         inputs=labelled.split.outputs["Output"],
     )
@@ -49,6 +52,7 @@ def split_to_embedding(
     )
     checked = check_tensorrt(
         model=quantized.outputs["quantized"],
+        recipe=recipe,
         max_batch=max_batch,
         inputs=quantized.outputs["Output"],
     )
@@ -56,6 +60,7 @@ def split_to_embedding(
         split=split,
         model=quantized.outputs["quantized"],
         settings=evaluation_settings,
+        files_digest=evaluation_files_digest,
         inputs=quantized.outputs["Output"],
     )
     registered = register_embedding(

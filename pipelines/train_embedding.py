@@ -28,6 +28,8 @@ def train_embedding(placement: Placement) -> GraphComponent:
         test_share: float = 0.25,
         seed: int = 20261101,
         evaluation_settings: str = "",
+        recipe_files_digest: str = "",
+        evaluation_files_digest: str = "",
         model_name: str = "matjip-embedding",
         threads: int = 2,
         max_batch: int = 32,
@@ -49,12 +51,14 @@ def train_embedding(placement: Placement) -> GraphComponent:
             placement,
             labelled,
             recipe=recipe,
+            recipe_files_digest=recipe_files_digest,
             checkpoints=checkpoints,
             tracking_uri=tracking_uri,
             threads=threads,
             max_batch=max_batch,
             model_name=model_name,
             evaluation_settings=evaluation_settings,
+            evaluation_files_digest=evaluation_files_digest,
             models=models,
         )
 

@@ -29,6 +29,7 @@ from serving.embedding_deployment import (
     write_embedding_deployment,
 )
 from serving.embedding_folder import EMBEDDING_KIND
+from serving.engines.choice import BASELINE, plain_engine
 from serving.registry.arms import DEPLOYMENT_KIND
 from serving.registry.connection import Metric, connect, log_run
 from serving.registry.signature import EMBEDDING_SIGNATURE
@@ -36,8 +37,15 @@ from serving.registry.versions import download, get_version, register_version
 from training.embedding_recipe import EmbeddingRecipe
 from training.evaluation.retrieval import EVALUATION_KIND
 from training.registered_pair import REGISTRATION_KIND
+from training.tensorrt_check import CHECK_KIND, tensorrt_verdict
 
 EXPERIMENT: Final = "matjip"
+FORMAT_OF: Final = {
+    "onnxruntime-fp32": "onnx-fp32",
+    "onnxruntime-int8": "onnx-int8",
+    BASELINE: "torch-fp32",
+}
+"""Plain engine → the format of what it serves; a tuned engine may serve another of the folder."""
 _VERDICTS: Final = ("pass", "fail")
 
 
@@ -60,7 +68,7 @@ def register_embedding(
         model: what was exported and quantised.
         split: what it was trained from.
         evaluation: of this model.
-        tensorrt: the verdict of training/rtx_gate.py about its graphs.
+        tensorrt: the verdict of training/tensorrt_check.py about its graphs.
         recipe: what it was made by.
         out: folder of the artifact: registration.json.
 
@@ -71,7 +79,7 @@ def register_embedding(
     """
     sealed = read_manifest(model, EMBEDDING_KIND)
     measured = read_manifest(evaluation, EVALUATION_KIND)
-    checked = read_manifest(tensorrt)
+    checked = read_manifest(tensorrt, CHECK_KIND)
     parent = read_manifest(split, "split")
     verdict = measured.facts.get("verdict")
     if verdict not in _VERDICTS:
@@ -80,6 +88,7 @@ def register_embedding(
             "again: a model is not registered without its verdict"
         )
     _check_belongs(sealed, measured, checked, parent, recipe)
+    served = FORMAT_OF[plain_engine(model)]
     evidence_id = canonical_digest([sealed.digest, measured.digest, checked.digest, parent.digest])
     registry = connect(tracking_uri)
     metrics = json.loads((evaluation / "metrics.json").read_bytes())["metrics"]
@@ -102,7 +111,9 @@ def register_embedding(
             "gate_verdict": verdict,
             "evidence_id": evidence_id,
             "evaluation_digest": measured.digest,
-            "format": str(sealed.facts["format"]),
+            "format": served,
+            "tensorrt_verdict": tensorrt_verdict(checked.facts["graphs"]),
+            "quantized_format": str(sealed.facts["format"]),
             "bytes": str(sum(entry.bytes for entry in sealed.files.values())),
             "contract_version": CONTRACT_VERSION,
             "recipe": recipe.name,
@@ -122,7 +133,7 @@ def register_embedding(
         "verdict": verdict,
         "reason": measured.facts["reason"],
         "manifest_digest": sealed.digest,
-        "format": sealed.facts["format"],
+        "format": served,
     }
     write_json(out / "registration.json", said)
     return write_manifest(out, REGISTRATION_KIND, said)

@@ -30,6 +30,7 @@ from serving.engines.measuring import sample_windows
 from serving.engines.plan_folder import PLAN_FOLDER, PlanSpec
 from serving.engines.tensor_rt_library import import_tensorrt, this_sm
 from training.engine_plans import build_plans
+from training.retrieval_parity import parity_texts
 
 ENGINES_KIND: Final = "tensorrt_engines"
 WINDOWS: Final = 512
@@ -51,7 +52,8 @@ def deliver_engines(
     Args:
         model: folder of a classifier or an embedding model, exported.
         quantized: folder of its graph with Q/DQ; an embedding model's holds both.
-        split: folder of kind "split"; lengths and answers are those of its training part.
+        split: folder of kind "split"; lengths are those of its training part, and answers are
+            compared on its validation part, which no scale was taken from.
         out: empty folder; gets what serving/engines/plan_folder.py names.
         timings: folder of the builder's timings.
         batch_tokens: padded tokens of the largest batch.
@@ -68,7 +70,13 @@ def deliver_engines(
     texts = [row.review.text for row in read_labelled_reviews(split / "train.jsonl")]
     start_artifact(out)
     spec = _built(
-        model, out, texts, quantized=quantized, timings=timings, batch_tokens=batch_tokens
+        model,
+        out,
+        texts,
+        validation=split / "validation.jsonl",
+        quantized=quantized,
+        timings=timings,
+        batch_tokens=batch_tokens,
     )
     return write_manifest(
         out, ENGINES_KIND, {"model": read_manifest(model).digest, "engines": spec.model_dump()}
@@ -100,20 +108,29 @@ def build_in_place(
     return spec
 
 
-def _built(model: Path, out: Path, texts: Sequence[str] | None, **how: Any) -> PlanSpec:
+def _built(
+    model: Path,
+    out: Path,
+    texts: Sequence[str] | None,
+    *,
+    validation: Path | None = None,
+    **how: Any,
+) -> PlanSpec:
+    """Engines for the lengths of texts; answers are compared on a validation part where given."""
     embeds = read_manifest(model).kind == EMBEDDING_KIND
     reference: Any = (load_embedder if embeds else load_analyzer)(model, engine=PLAIN)
-    windows = (
-        [list(window) for window in reference.windows(texts).ids]
-        if texts
-        else sample_windows(reference, WINDOWS)
-    )
+    max_tokens = reference.spec.max_tokens
+
+    def windows_of(given: Sequence[str]) -> list[list[int]]:
+        return [list(window) for window in reference.windows(given).ids]
+
     return build_plans(
         model,
         out,
-        windows=windows,
+        windows=windows_of(texts) if texts else sample_windows(reference, WINDOWS),
+        compared=windows_of(parity_texts(validation, max_tokens)) if validation else None,
         reference=reference,
-        max_tokens=reference.spec.max_tokens,
+        max_tokens=max_tokens,
         **how,
     )
 

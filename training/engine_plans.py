@@ -46,6 +46,9 @@ SOURCES: Final[dict[PlanPrecision, tuple[Role, ...]]] = {
 }
 """Precision → which of the model's graphs it is built from, the first that there is."""
 
+MOST_COMPARED: Final = 512
+"""Windows: their answers are compared pair by pair, and stand in memory at once."""
+
 
 class _Asked(NamedTuple):
     """What every build of one model shares."""
@@ -67,6 +70,7 @@ def build_plans(
     reference: TextModel[object],
     max_tokens: int,
     timings: Path,
+    compared: Sequence[Sequence[int]] | None = None,
     quantized: Path | None = None,
     batch_tokens: int = 8192,
     max_padding: float = 1.25,
@@ -76,10 +80,12 @@ def build_plans(
     Args:
         model: folder of a classifier or an embedding model, exported.
         out: empty folder; gets what serving/engines/plan_folder.py names.
-        windows: token ids of real texts: their lengths make the profiles, their answers are
-            compared with the reference's. At least 50.
+        windows: token ids of real texts, whose lengths make the profiles.
         reference: the model on an engine that is trusted.
         max_tokens: of the longest window.
+        compared: token ids of texts whose answers are compared with the reference's, at least 50;
+            none that scales were taken from. Those of ``windows`` without. No more than
+            ``MOST_COMPARED`` are.
         quantized: folder of the graph with Q/DQ, where it is not the model's own.
         timings: folder of the builder's timings, a file for each kind of GPU and version.
         batch_tokens: padded tokens of the largest batch.
@@ -116,7 +122,8 @@ def build_plans(
             left_out[precision] = built
         else:
             plans[precision] = built
-    engines = _load_exact(asked, plans, left_out, windows, reference)
+    answered = (windows if compared is None else compared)[:MOST_COMPARED]
+    engines = _load_exact(asked, plans, left_out, answered, reference)
     swept = sweep_engines(
         engines,
         sweep_shapes(chosen.profiles),

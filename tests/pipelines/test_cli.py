@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cli import STEPS
+from data.errors import SettingsError
+from data.manifest import write_manifest
+from pipelines.arguments import engine_arguments
+from pipelines.cli import STEPS, _run_for
 from pipelines.cluster import GRAPHS
-from pipelines.local import Home, load_run
+from pipelines.local import Home, RunRecord, StepRecord, load_run, new_run, save_run
 from pipelines.placement import local_placement
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +78,9 @@ def test_steps_one_by_one_begin_a_run_and_go_on_in_it(tmp_path: Path) -> None:
         (["demo", "--labels", "/no/such/file.json"], "/no/such/file.json"),
         (["demo", "--recipe", "gigantic"], "gigantic"),
         (["serve"], "make demo"),
+        (["tune-engine"], "make embedding"),
+        (["step", "train-embedding"], "make embedding"),
+        (["step", "build-engine"], "make embedding"),
         (["compare"], "No such command"),
     ],
 )
@@ -85,6 +91,57 @@ def test_what_is_wrong_is_told_in_one_message(
     assert done.returncode != 0
     assert says in done.stderr.replace("\n", "")
     assert "Traceback" not in done.stderr
+
+
+def _record(home: Home, graph: str, stamp: str, *made: tuple[str, str]) -> RunRecord:
+    """A run that has made an output in each of these steps, in sealed folders."""
+    run = new_run(home, graph, {"tracking_uri": "none", "threads": 2})
+    steps = []
+    for step, output in made:
+        folder = home.folder(f"kfp/{stamp}/{step}")
+        write_manifest(folder, "test", {"stamp": stamp})
+        outputs = {output: {"uri": str(folder)}}
+        steps.append(
+            StepRecord(name=step, status="succeeded", seconds=1.0, cached=False, outputs=outputs)
+        )
+    run = run.model_copy(update={"run_id": f"{graph}-{stamp}", "steps": steps})
+    save_run(home, run)
+    return run
+
+
+def _embedding_run(home: Home, stamp: str) -> RunRecord:
+    return _record(
+        home,
+        "train-embedding",
+        stamp,
+        ("quantize-embedding", "quantized"),
+        ("split-dataset", "split"),
+    )
+
+
+def test_engines_are_built_for_the_run_that_is_named(tmp_path: Path) -> None:
+    home = Home(root=tmp_path)
+    older, newer = _embedding_run(home, "20260101-000000-000"), _embedding_run(home, "20260102-0")
+    graphs = STEPS["build-engine"][0]
+    named = _run_for(home, graphs, older.run_id)
+    assert named.graph == "build-engine"
+    assert named.arguments == engine_arguments(home, older)
+    assert _run_for(home, graphs, None).arguments == engine_arguments(home, newer)
+    classifier = _record(home, "train-encoder", "20260103-000000-000")
+    with pytest.raises(SettingsError, match="made no embedding model"):
+        _run_for(home, graphs, classifier.run_id)
+    with pytest.raises(SettingsError, match="which has no such step"):
+        _run_for(home, STEPS["quantize"][0], older.run_id)
+
+
+def test_steps_that_graphs_share_go_on_in_the_classifiers_run(tmp_path: Path) -> None:
+    home = Home(root=tmp_path)
+    classifier = _record(home, "train-encoder", "20260101-000000-000")
+    embedding = _embedding_run(home, "20260102-000000-000")
+    for step in ("split", "train-sentiment"):
+        assert _run_for(home, STEPS[step][0], None).run_id == classifier.run_id
+    assert _run_for(home, STEPS["train-embedding"][0], None).run_id == embedding.run_id
+    assert _run_for(home, STEPS["split"][0], embedding.run_id).run_id == embedding.run_id
 
 
 def test_the_contract_is_written(tmp_path: Path) -> None:

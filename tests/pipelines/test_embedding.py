@@ -9,13 +9,13 @@ from rich.console import Console
 from data.errors import SettingsError
 from pipelines.arguments import embedding_arguments
 from pipelines.cli import STEPS
-from pipelines.demo import deployments_of
+from pipelines.deployments import deployments_of
 from pipelines.embedding import show_embedding
 from pipelines.local import Home, RunRecord, StepRecord
 from pipelines.placement import local_placement
 from pipelines.steps import one_step
 from pipelines.train_embedding import train_embedding
-from training.evaluation.retrieval import RetrievalSettings
+from training.evaluation.retrieval_settings import RetrievalSettings
 
 GRAPH = train_embedding(local_placement("0"))
 PARITY = {"cos_mean": 0.99991, "cos_p1": 0.9992, "cos_min": 0.9988, "top10_overlap": 0.971}
@@ -35,6 +35,44 @@ def test_korsts_is_asked_where_the_folder_of_real_data_holds_it(tmp_path, monkey
     assert yaml.safe_load(arguments["recipe"])["name"] == "embedding-tiny"
     given = embedding_arguments(home, evaluation_settings="seed: 3")
     assert given["evaluation_settings"] == "seed: 3"
+
+
+def test_a_file_that_was_written_anew_changes_what_the_cache_compares(tmp_path, monkeypatch):
+    home, weights = Home(root=tmp_path / "var"), tmp_path / "model" / "weights.bin"
+    monkeypatch.setenv("MATJIP_REAL_DATA", str(tmp_path))
+    pairs, korsts = tmp_path / "pairs.tsv", tmp_path / "korsts_dev.tsv.gz"
+    weights.parent.mkdir()
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(
+        f"name: own\npretrained: {weights.parent}\ncontrastive: {{pairs_file: {pairs}}}\n",
+        encoding="utf-8",
+    )
+    for path in (weights, pairs, korsts):
+        path.write_text("old", encoding="utf-8")
+
+    def digests():
+        arguments = embedding_arguments(home, recipe=str(recipe))
+        return arguments["recipe_files_digest"], arguments["evaluation_files_digest"]
+
+    seen = [digests()]
+    assert digests() == seen[0]
+    for path in (weights, pairs, korsts):
+        path.write_text("new", encoding="utf-8")
+        seen.append(digests())
+    made, measured = zip(*seen, strict=True)
+    assert len(set(made[:3])) == 3
+    assert made[3] == made[2]
+    assert measured[0] == measured[1] == measured[2] != measured[3]
+    named = embedding_arguments(home, recipe="ko-sroberta")["recipe_files_digest"]
+    assert named == embedding_arguments(home, recipe="ko-sroberta")["recipe_files_digest"]
+    tasks = GRAPH.pipeline_spec.root.dag.tasks
+    for step in ("train-embedding", "evaluate-embedding"):
+        assert "files_digest" in tasks[step].inputs.parameters
+
+
+def test_wrong_evaluation_settings_are_told_before_anything_runs(tmp_path):
+    with pytest.raises(SettingsError, match="colour"):
+        embedding_arguments(Home(root=tmp_path), evaluation_settings="colour: 1")
 
 
 def test_a_recipe_that_is_not_there_is_told(tmp_path):
@@ -78,7 +116,7 @@ def test_serving_a_run_takes_its_embedding_deployment(tmp_path):
         deployments_of(run)
     path = tmp_path / "embedding_deployment.json"
     path.touch()
-    assert deployments_of(run) == ["--embedding-deployment", str(path)]
+    assert deployments_of(run) == {"--embedding-deployment": path}
 
 
 def test_the_end_shows_every_format_every_figure_and_what_was_left_out():

@@ -61,6 +61,18 @@ def test_gpu_nodes_volumes_and_secrets_are_set(compiled: dict[str, list[dict[str
         assert "secretAsEnv" in kubernetes[f"exec-{step}"], step
 
 
+def test_engines_of_one_gpu_are_not_taken_from_the_cache_for_another(
+    compiled: dict[str, list[dict[str, Any]]],
+) -> None:
+    cached = {
+        name: task["cachingOptions"].get("enableCache", False)
+        for graph in ("build-engine", "train-embedding")
+        for name, task in compiled[graph][0]["root"]["dag"]["tasks"].items()
+    }
+    assert not cached["build-engine"]
+    assert cached["train-embedding"]
+
+
 def test_digests_travel_as_parameters(compiled: dict[str, list[dict[str, Any]]]) -> None:
     tasks = compiled["train-and-deploy"][0]["root"]["dag"]["tasks"]
     for name, task in tasks.items():

@@ -10,7 +10,7 @@ from markupsafe import escape
 from data.errors import SettingsError
 from data.manifest import read_labelled_reviews, read_manifest
 from pipelines.arguments import gold_labels, language_arguments
-from pipelines.demo import deployments_of
+from pipelines.deployments import deployments_of
 from pipelines.language import run_language
 from pipelines.language_report import render_language
 from pipelines.language_summary import language_summary
@@ -150,7 +150,7 @@ def test_what_an_alias_names_is_deployed_and_answers_through_the_gateway(small, 
     graph = train_language(local_placement(source_digest()))
     run_graph(one_step(graph, "deploy-llm", run, {}), {}, run, home, caching=False)
     deployment = run.artifact("deploy-llm", "deployment")
-    assert deployments_of(run) == ["--language-deployment", str(deployment / DEPLOYMENT_NAME)]
+    assert deployments_of(run) == {"--language-deployment": deployment / DEPLOYMENT_NAME}
     split = run.artifact("split-dataset", "split")
     log, store_url = tmp_path / "gateway.log", f"sqlite:///{tmp_path}/store.db"
     answer = SummaryOut.model_validate(ask_summary(deployment, split, store_url, log))

@@ -34,7 +34,8 @@ def evidence(tmp_path, embedding_int8, language_split, embedding_recipe):
         write_manifest(
             folder / "evaluation", EVALUATION_KIND, said | {"model": model.digest} | wrong
         )
-        write_manifest(folder / "tensorrt", CHECK_KIND, {"model": model.digest, "graphs": {}})
+        asked = {"graph_fp16.onnx": {"status": "accepted"}, "qdq.onnx": {"status": "refused"}}
+        write_manifest(folder / "tensorrt", CHECK_KIND, {"model": model.digest, "graphs": asked})
         register_embedding(
             registry.uri,
             "matjip-embedding",
@@ -67,6 +68,10 @@ def test_what_is_registered_is_deployed_and_serves(registry, evidence, embedding
     said = json.loads((registration / "registration.json").read_bytes())
     version = get_version(registry, "matjip-embedding", said["version"])
     assert version.tags["gate_verdict"] == "pass"
+    # The plain engine serves fp32 until another is tuned, though the folder holds INT8.
+    assert version.tags["format"] == said["format"] == "onnx-fp32"
+    assert version.tags["tensorrt_verdict"] == "refused"
+    assert version.tags["quantized_format"] == "onnx-int8"
     assert version.tags["manifest_digest"] == read_manifest(embedding_int8).digest
     shutil.rmtree(registration)
     assert evidence(registry) == registration

@@ -18,15 +18,17 @@ import pytest
 
 import training.build_engine
 from data.errors import EngineError
-from data.manifest import file_sha256, write_manifest
+from data.manifest import file_sha256, read_labelled_reviews, write_manifest
 from serving.embedding_folder import EMBEDDING_KIND, EmbeddingSpec, write_embedding_spec
 from serving.engines import tensor_rt
+from serving.engines.choice import load_embedder
 from serving.engines.onnx_runtime import OnnxRuntimeEngine
 from serving.engines.plan_folder import PlanSpec, read_plan_spec
 from serving.engines.tensor_rt import TensorRtEngine
 from training import engine_delivery, engine_plans
 from training.build_engine import BuiltEngine, build_engine
 from training.engine_sweep import PrecisionChoice
+from training.retrieval_parity import parity_texts
 
 TESTS = Path(__file__).parents[1]
 write_graph = runpy.run_path(str(TESTS / "engine_graphs.py"))["write_graph"]
@@ -183,6 +185,42 @@ def test_in_place_what_was_there_stays_until_all_is_built(model, stand_in, monke
         engine_delivery.build_in_place(model, texts=["가"], timings=timings)
     assert read_plan_spec(model / "tensorrt") == spec
     assert not list(model.glob(".tensorrt*"))
+
+
+def test_lengths_are_of_the_training_part_and_answers_of_the_validation_part(
+    embedding_int8, language_split, tmp_path, stand_in, monkeypatch
+):
+    asked = {}
+
+    def build(model, out, **how):
+        asked.update(how)
+        raise EngineError("far enough")
+
+    monkeypatch.setattr(engine_delivery, "build_plans", build)
+    with pytest.raises(EngineError, match="far enough"):
+        engine_delivery.deliver_engines(
+            embedding_int8, embedding_int8, language_split, tmp_path / "out", timings=tmp_path
+        )
+    embedder = load_embedder(embedding_int8)
+    train = [row.review.text for row in read_labelled_reviews(language_split / "train.jsonl")]
+    held = parity_texts(language_split / "validation.jsonl", embedder.spec.max_tokens)
+    assert asked["windows"] == [list(window) for window in embedder.windows(train).ids]
+    assert asked["compared"] == [list(window) for window in embedder.windows(held).ids]
+    assert not {*map(tuple, asked["compared"])} & {*map(tuple, asked["windows"])}
+
+
+def test_no_more_answers_than_the_limit_are_compared(model, tmp_path, stand_in, monkeypatch):
+    counts = []
+
+    def answers(engine, windows, pad_id):
+        counts.append(len(windows))
+        raise EngineError("far enough")
+
+    monkeypatch.setattr(engine_plans, "answers_of", answers)
+    monkeypatch.setattr(engine_plans, "MOST_COMPARED", 60)
+    with pytest.raises(EngineError, match="far enough"):
+        _plans(model, tmp_path / "plans")
+    assert counts == [60]
 
 
 def test_without_a_gpu_the_command_says_so(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

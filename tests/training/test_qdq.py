@@ -3,7 +3,8 @@ from collections import Counter
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
+from onnxruntime import InferenceSession
 
 from data.errors import ExportError
 from data.manifest import read_labelled_reviews
@@ -12,9 +13,13 @@ from serving.batching.planner import plan_batches
 from serving.engines.onnx_runtime import OnnxRuntimeEngine
 from serving.logits import LOGITS, Logits
 from serving.windows import pad
-from training.encoder_products import encoder_products
+from training.activations import Activations, observe
+from training.encoder_products import Product, encoder_products
 from training.half import write_half
 from training.qdq import SCHEMES, quantize_qdq
+from training.smoothing import divide_states, smoothing_scales
+
+ALPHA = 0.5
 
 
 def batches_of(model, split, part):
@@ -73,6 +78,88 @@ def test_a_fused_graph_has_none(tiny_onnx, calibration, tmp_path):
         quantize_qdq(
             tiny_onnx / "model.onnx", tmp_path / "q.onnx", calibration, scheme="smoothquant"
         )
+
+
+def smoothed_in_float(model, groups, seen):
+    """Divide tensors with a forced alpha and quantise nothing; where the divisions went."""
+    places = []
+    for products in groups:
+        constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+        reads = {node.name: list(node.input) for node in model.graph.node}
+        weights = np.concatenate([constants[reads[own.node][1]] for own in products], axis=1)
+        scales = smoothing_scales(seen[products[0].states].channel_max, weights, ALPHA)
+        assert scales.max() > 1.1 * scales.min()  # else nothing would be asked
+        places.append(divide_states(model, products, scales)[0])
+    return places
+
+
+def groups_of(model):
+    """Products by the tensor that they share."""
+    groups = {}
+    for product in encoder_products(model):
+        groups.setdefault(product.states, []).append(product)
+    return groups
+
+
+@pytest.mark.parametrize(
+    ("role", "place"),
+    [
+        ("attention in", "inserted"),
+        ("attention out", "value projection"),
+        ("ffn up", "inserted"),
+        ("ffn down", "constant"),
+        (None, None),
+    ],
+)
+def test_smoothing_leaves_float_answers_as_they_are(
+    tiny_onnx, calibration, toy_split, tmp_path, role, place
+):
+    model = onnx.load(tiny_onnx / "tensorrt.onnx")
+    groups = groups_of(model)
+    seen = observe(model, list(groups), calibration)
+    # Without a role, all together.
+    chosen = [own for own in groups.values() if role in (None, own[0].role)]
+    places = smoothed_in_float(model, chosen, seen)
+    if place is not None:
+        assert set(places) == {place}
+    else:
+        assert set(places) == {"inserted", "value projection", "constant"}
+    onnx.save(model, tmp_path / "smoothed.onnx")
+    one, other = (
+        OnnxRuntimeEngine(path, LOGITS)
+        for path in (tiny_onnx / "tensorrt.onnx", tmp_path / "smoothed.onnx")
+    )
+    for batch in batches_of(tiny_onnx, toy_split, "validation"):
+        wanted, given = (Logits(**each.run(*batch)).flat() for each in (one, other))
+        np.testing.assert_allclose(given, wanted, atol=1e-5)
+
+
+def test_a_layer_norm_that_nothing_else_reads_is_divided_exactly():
+    """No residual beside it, unlike in BERT: a graph of its own."""
+    random = np.random.default_rng(0)
+    values = {
+        "gain": random.normal(1, 0.3, 8),
+        "bias": random.normal(0, 0.3, 8),
+        "weight": random.normal(0, 1, (8, 5)) * np.geomspace(0.1, 10, 8)[:, None],
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("LayerNormalization", ["x", "gain", "bias"], ["states"], "norm"),
+            helper.make_node("MatMul", ["states", "weight"], ["y"], "product"),
+        ],
+        "norm",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [None, None, 8])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [None, None, 5])],
+        [numpy_helper.from_array(each.astype(np.float32), name) for name, each in values.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    given = random.normal(0, 1, (2, 3, 8)).astype(np.float32)
+    before = InferenceSession(model.SerializeToString()).run(None, {"x": given})[0]
+    product = Product("product", "ffn up", "states", "weight", 8, 5)
+    seen = {"states": Activations(np.geomspace(0.5, 4, 8, dtype=np.float32), given[0])}
+    assert smoothed_in_float(model, [[product]], seen) == ["layer norm"]
+    after = InferenceSession(model.SerializeToString()).run(None, {"x": given})[0]
+    np.testing.assert_allclose(after, before, atol=1e-5)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

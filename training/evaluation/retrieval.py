@@ -5,20 +5,19 @@ review itself is to be found among all of them. KorSTS says whether closeness is
 alike; it is reported where its file is given, and nothing is trained or chosen on it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from scipy import sparse
 from scipy.stats import spearmanr
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from data.clauses import split_clauses
-from data.errors import MetricError
+from data.errors import EngineError, MetricError
 from data.manifest import (
     Manifest,
     read_labelled_reviews,
@@ -30,39 +29,35 @@ from data.manifest import (
 )
 from data.sources.synthetic_lexicon import lexicon
 from serving.embedding_folder import EMBEDDING_KIND
-from serving.engines.choice import load_embedder
+from serving.engines.choice import engines_of, load_embedder, plain_engine
 from training.embedding_pairs import retyped, scored_pairs
 from training.evaluation.retrieval_report import render_retrieval_html, render_retrieval_markdown
+from training.evaluation.retrieval_settings import RetrievalSettings
 from training.retrieval_parity import unit
 
 EVALUATION_KIND: Final = "embedding_evaluation"
 CANDIDATE: Final = "candidate"
 PARENT: Final = "parent"
 TFIDF: Final = "tfidf"
+JUDGED: Final = {"onnx-int8": "onnxruntime-int8"}
+"""Format that a folder's manifest names → the engine that is judged; the plain one for others."""
+ALSO: Final = ("openvino-int8", "torch-int8")
+"""Reported where the folder can run them here: what tuning may choose on a CPU."""
 LEAST_REVIEWS: Final = 10
 Ranks = NDArray[np.int64]
+Figures = dict[str, dict[str, Any]]
+"""Figure → its value, interval and count."""
 Similarity = Callable[[Sequence[str], Sequence[str]], Any]
 """Two lists of texts to unit rows of each, dense or sparse."""
-
-
-class RetrievalSettings(BaseModel):
-    """How an evaluation is run."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    korsts: str = Field(default="", description="KorSTS pairs that nothing was trained on.")
-    seed: int = 0
-    resamples: int = Field(default=500, ge=100)
-    threads: int = Field(default=1, ge=1)
-    margin: float = Field(
-        default=0.02, ge=0, description="What the served format may lose against fp32 in a figure."
-    )
 
 
 def evaluate_embedding(
     split: Path, model: Path, out: Path, *, settings: RetrievalSettings
 ) -> Manifest:
-    """Measure the format that will serve, its fp32 parent and TF-IDF on the test part.
+    """Measure a folder's engines and TF-IDF on the test part; its INT8 is judged against fp32.
+
+    What serves is the plain engine until `make tune-engine` chooses another, so the INT8 that the
+    folder is named for is judged, and the others of a CPU are reported.
 
     Args:
         split: folder of kind "split".
@@ -76,18 +71,13 @@ def evaluate_embedding(
     Raises:
         MetricError: the test part holds too few reviews.
         SettingsError: the KorSTS file is not one.
+        EngineError: fp32 or the judged engine cannot load the folder.
         ArtifactError: an input is missing or altered.
     """
     folder = read_manifest(model, EMBEDDING_KIND)
     parent = read_manifest(split, "split")
-    engines = {CANDIDATE: "onnxruntime-fp32", PARENT: "onnxruntime-fp32"}
-    if (model / "int8.onnx").is_file():
-        engines[CANDIDATE] = "onnxruntime-int8"
-    contestants: dict[str, Similarity] = {
-        name: _embedded(load_embedder(model, engine=engine, threads=settings.threads).embed)
-        for name, engine in engines.items()
-    }
-    contestants[TFIDF] = _tfidf
+    plain = plain_engine(model)
+    engines = _contestants(model, str(folder.facts.get("format")), plain)
     reviews = list(
         dict.fromkeys(row.review.text for row in read_labelled_reviews(split / "test.jsonl"))
     )
@@ -96,27 +86,68 @@ def evaluate_embedding(
             f"the test part of {str(split)!r} holds {len(reviews)} reviews; retrieval asks for "
             f"{LEAST_REVIEWS} or more: label more, or raise test_share"
         )
-    metrics = {name: _figures(how, reviews, settings) for name, how in contestants.items()}
-    lost = _lost(metrics, settings.margin)
+    by_engine, not_measured = _measured(model, engines.values(), reviews, settings)
+    engines = {name: engine for name, engine in engines.items() if engine in by_engine}
+    metrics = {name: by_engine[engine] for name, engine in engines.items()}
+    metrics[TFIDF] = _figures(_tfidf, reviews, settings)
+    judged = engines[CANDIDATE]
+    lost = _lost(metrics, settings.margin, judged)
     result = {
         "metrics": metrics,
         "engines": engines,
+        "judged": judged,
+        "served_untuned": plain,
+        "not_measured": not_measured,
         "model": {"digest": folder.digest, **_said(folder.facts)},
         "n": {"reviews": len(reviews), "part": "test"},
         "resamples": settings.resamples,
         "margin": settings.margin,
         "verdict": "fail" if lost else "pass",
         "reason": "; ".join(lost)
-        or f"no figure of {engines[CANDIDATE]} lies more than {settings.margin} below fp32",
+        or f"no figure of {judged} lies more than {settings.margin} below fp32",
     }
     start_artifact(out)
     write_json(out / "metrics.json", result)
     write_text_atomically(out / "report.html", render_retrieval_html(result))
     write_text_atomically(out / "report.md", render_retrieval_markdown(result))
-    facts = {key: result[key] for key in ("verdict", "reason", "margin")}
+    facts = {key: result[key] for key in ("verdict", "reason", "margin", "judged")}
     return write_manifest(
         out, EVALUATION_KIND, facts | {"model": folder.digest, "split": parent.digest}
     )
+
+
+def _contestants(model: Path, named: str, plain: str) -> dict[str, str]:
+    """Who is compared → the engine that answers for it; the judged one first.
+
+    Args:
+        model: the folder.
+        named: the format that its manifest names.
+        plain: the engine that serves it untuned.
+    """
+    engines = {CANDIDATE: JUDGED.get(named, plain), PARENT: "onnxruntime-fp32"}
+    runnable = engines_of(model)
+    for name in (plain, *ALSO):
+        if name in runnable and name not in engines.values():
+            engines[name] = name
+    return engines
+
+
+def _measured(
+    model: Path, engines: Iterable[str], reviews: Sequence[str], settings: RetrievalSettings
+) -> tuple[dict[str, Figures], dict[str, str]]:
+    """Figures by engine, and of those in ``ALSO`` that cannot load the folder, why."""
+    by_engine: dict[str, Figures] = {}
+    not_measured: dict[str, str] = {}
+    for engine in dict.fromkeys(engines):
+        try:
+            embedder = load_embedder(model, engine=engine, threads=settings.threads)
+        except EngineError as error:  # widths that it does not take
+            if engine not in ALSO:
+                raise
+            not_measured[engine] = str(error)
+            continue
+        by_engine[engine] = _figures(_embedded(embedder.embed), reviews, settings)
+    return by_engine, not_measured
 
 
 def _said(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,10 +165,8 @@ def _tfidf(first: Sequence[str], second: Sequence[str]) -> tuple[Any, Any]:
     return vectorizer.transform(first), vectorizer.transform(second)
 
 
-def _figures(
-    how: Similarity, reviews: Sequence[str], settings: RetrievalSettings
-) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+def _figures(how: Similarity, reviews: Sequence[str], settings: RetrievalSettings) -> Figures:
+    found: Figures = {}
     for name, (queries, wanted) in _queries(reviews, settings.seed).items():
         ranks = _ranks(how, queries, reviews, wanted)
         found[f"{name}_recall_1"] = _mean(ranks == 1, settings)
@@ -200,9 +229,9 @@ def _interval(
     }
 
 
-def _lost(metrics: Mapping[str, Mapping[str, Any]], margin: float) -> list[str]:
+def _lost(metrics: Mapping[str, Mapping[str, Any]], margin: float, judged: str) -> list[str]:
     return [
-        f"{name} of the served format is {figure['value']:.4f}, of fp32 "
+        f"{name} of {judged} is {figure['value']:.4f}, of fp32 "
         f"{metrics[PARENT][name]['value']:.4f}: more than {margin!r} lost"
         for name, figure in metrics[CANDIDATE].items()
         # KorSTS is reported; nothing is chosen on it.

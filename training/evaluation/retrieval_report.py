@@ -25,7 +25,7 @@ _PAGE: Final = (
 <p class="note">{{ result.n.reviews }} reviews of part “{{ result.n.part }}”; 95% intervals from
 {{ result.resamples }} resamples, the same for all. TF-IDF weighs character n-grams by how rare they
 are in the very texts that are compared.</p>
-<p><strong>{{ result.verdict }}</strong>: {{ result.reason }}.</p>
+<p><strong>{{ result.verdict }}</strong>: {{ result.reason }}. {{ served }}</p>
 <div class="scroll"><table><thead><tr><th>figure</th><th>n</th>
 {% for name in result.metrics %}<th>{{ result.engines.get(name, name) }}<br>{{ name }}</th>
 {% endfor %}</tr></thead><tbody>
@@ -35,6 +35,8 @@ are in the very texts that are compared.</p>
 <td class="figure">{{ "%.3f"|format(f.value) }}<span class="interval">{{ "%.3f"|format(f.low) }} …
 {{ "%.3f"|format(f.high) }}</span></td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
+{% for name, why in result.not_measured.items() %}
+<p class="note">{{ name }} was not measured: {{ why }}</p>{% endfor %}
 <h2>Exports against their source</h2>
 <div class="scroll"><table><thead><tr><th>graph</th><th>MB</th><th>cos mean</th><th>p1</th>
 <th>min</th><th>top-10 overlap</th><th>scheme</th></tr></thead><tbody>
@@ -51,10 +53,19 @@ are in the very texts that are compared.</p>
 )
 
 
+def _served(result: Mapping[str, Any]) -> str:
+    return (
+        f"Judged was {result['judged']}; {result['served_untuned']} serves until make tune-engine "
+        "chooses another."
+    )
+
+
 def render_retrieval_html(result: Mapping[str, Any]) -> str:
     """A self-contained page of what metrics.json holds; it shows no review."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.from_string(_PAGE).render(result=result, titles=TITLES)
+    return environment.from_string(_PAGE).render(
+        result=result, titles=TITLES, served=_served(result)
+    )
 
 
 def render_retrieval_markdown(result: Mapping[str, Any]) -> str:
@@ -64,6 +75,7 @@ def render_retrieval_markdown(result: Mapping[str, Any]) -> str:
         "# Evaluation of an embedding model",
         "",
         f"{result['n']['reviews']} reviews; {result['verdict']}: {result['reason']}.",
+        _served(result),
         "",
         "| figure | " + " | ".join(names) + " |",
         "| --- |" + " --- |" * len(names),

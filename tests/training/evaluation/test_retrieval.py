@@ -1,5 +1,6 @@
 import json
 import shutil
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 
 from data.errors import MetricError, SettingsError
 from data.manifest import write_manifest
+from serving.engines.choice import plain_engine
 from training.evaluation import retrieval
-from training.evaluation.retrieval import RetrievalSettings, evaluate_embedding
+from training.evaluation.retrieval import evaluate_embedding
+from training.evaluation.retrieval_settings import RetrievalSettings
 
 SETTINGS = RetrievalSettings(resamples=100, margin=0.1)
 
@@ -23,7 +26,7 @@ def scored(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_served_format_its_parent_and_tfidf_stand_side_by_side(
+def test_int8_its_parent_the_other_engines_and_tfidf_stand_side_by_side(
     embedding_int8, language_split, tmp_path, scored
 ):
     settings = SETTINGS.model_copy(update={"korsts": str(scored)})
@@ -31,7 +34,15 @@ def test_the_served_format_its_parent_and_tfidf_stand_side_by_side(
         language_split, embedding_int8, tmp_path / "out", settings=settings
     ).facts
     said = json.loads((tmp_path / "out" / "metrics.json").read_bytes())
-    assert said["engines"] == {"candidate": "onnxruntime-int8", "parent": "onnxruntime-fp32"}
+    assert said["engines"] == {
+        "candidate": "onnxruntime-int8",
+        "parent": "onnxruntime-fp32",
+        "torch-int8": "torch-int8",
+    }
+    # Groups of 128 do not fit a model of 32 channels.
+    assert "group_size=128" in said["not_measured"]["openvino-int8"]
+    assert said["judged"] == "onnxruntime-int8"
+    assert said["served_untuned"] == plain_engine(embedding_int8) == "onnxruntime-fp32"
     names = {f"{kind}_{what}" for kind in ("retyped", "clause") for what in ("recall_1", "mrr")}
     for figures in said["metrics"].values():
         assert set(figures) == {*names, "korsts_spearman"}
@@ -43,23 +54,36 @@ def test_the_served_format_its_parent_and_tfidf_stand_side_by_side(
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "KorSTS" in page
     assert "qdq.onnx" in page
+    assert "onnxruntime-fp32 serves until" in page
+    assert "torch-int8" in page
+    assert "openvino-int8 was not measured" in page
     assert "KorSTS" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
 
 
 def test_a_format_that_finds_less_than_fp32_does_not_pass(
-    embedding_onnx, language_split, tmp_path, monkeypatch
+    embedding_int8, language_split, tmp_path, monkeypatch
 ):
-    worse = iter([False, True, True])
+    worse = chain([False], repeat(True))  # INT8 comes first
 
     def figures(how, reviews, settings):
         return {"retyped_mrr": {"value": 0.9 if next(worse) else 0.7, "low": 0, "high": 1, "n": 3}}
 
     monkeypatch.setattr(retrieval, "_figures", figures)
     facts = evaluate_embedding(
-        language_split, embedding_onnx, tmp_path / "out", settings=SETTINGS
+        language_split, embedding_int8, tmp_path / "out", settings=SETTINGS
     ).facts
     assert facts["verdict"] == "fail"
-    assert "retyped_mrr of the served format is 0.7000" in facts["reason"]
+    assert "retyped_mrr of onnxruntime-int8 is 0.7000" in facts["reason"]
+
+
+def test_without_int8_the_plain_engine_is_judged(
+    embedding_onnx, language_split, tmp_path, monkeypatch
+):
+    figure = {"retyped_mrr": {"value": 0.9, "low": 0, "high": 1, "n": 3}}
+    monkeypatch.setattr(retrieval, "_figures", lambda how, reviews, settings: figure)
+    evaluate_embedding(language_split, embedding_onnx, tmp_path / "out", settings=SETTINGS)
+    said = json.loads((tmp_path / "out" / "metrics.json").read_bytes())
+    assert said["judged"] == said["engines"]["candidate"] == "onnxruntime-fp32"
 
 
 def test_a_tie_counts_against_the_wanted_review():
