@@ -44,6 +44,8 @@ class EngineMaker:
         library: the module that it needs.
         mend: what to do where the library is missing.
         make: from the folder, the file and the number of threads.
+        bare: likewise, but without memory kept between batches, so that it can be measured; None
+            where ``make`` keeps none, or the engine's ``forget`` gives it back.
         device: where it computes, and so how its time is measured.
         unfit: why what the folder holds cannot run on this machine; None where it can.
     """
@@ -52,6 +54,7 @@ class EngineMaker:
     library: str
     mend: str
     make: Make
+    bare: Make | None = None
     device: Literal["cpu", "gpu"] = "cpu"
     unfit: Callable[[Path], str | None] = _fits
 
@@ -85,10 +88,16 @@ def _torch_cuda(precision: "HalfPrecision") -> EngineMaker:
     return EngineMaker("torch", "torch", _SETUP, make, device="gpu", unfit=unfit)
 
 
-def _onnx_runtime(files: ModelFiles, path: Path, threads: int) -> Engine:
-    from serving.engines.onnx_runtime import OnnxRuntimeEngine
+def _onnx_runtime(role: Role) -> EngineMaker:
+    def maker(arena: bool) -> Make:  # noqa: FBT001  # one of two makers, named below
+        def make(files: ModelFiles, path: Path, threads: int) -> Engine:
+            from serving.engines.onnx_runtime import OnnxRuntimeEngine
 
-    return OnnxRuntimeEngine(path, files.outputs, threads=threads)
+            return OnnxRuntimeEngine(path, files.outputs, threads=threads, arena=arena)
+
+        return make
+
+    return EngineMaker(role, "onnxruntime", _SETUP, maker(arena=True), bare=maker(arena=False))
 
 
 def _open_vino(precision: "OpenVinoPrecision", group_size: int | None = 128) -> Make:
@@ -124,7 +133,7 @@ BASELINE: Final = "torch-fp32-padded"
 ENGINES: Final[dict[str, EngineMaker]] = {
     BASELINE: EngineMaker("torch", "torch", _SETUP, _padded),
     "torch-fp32": EngineMaker("torch", "torch", _SETUP, _unpadded("fp32")),
-    "onnxruntime-fp32": EngineMaker("onnx", "onnxruntime", _SETUP, _onnx_runtime),
+    "onnxruntime-fp32": _onnx_runtime("onnx"),
     "openvino-fp32": EngineMaker("graph", "openvino", _SETUP, _open_vino("fp32")),
     "tensorrt-fp16": _tensor_rt("fp16"),
     "torch-cuda-fp16": _torch_cuda("fp16"),
@@ -135,7 +144,7 @@ ENGINES: Final[dict[str, EngineMaker]] = {
     "openvino-int8": EngineMaker("graph", "openvino", _SETUP, _open_vino("int8")),
     "openvino-int8-rows": EngineMaker("graph", "openvino", _SETUP, _open_vino("int8", None)),
     "openvino-int8-static": EngineMaker("qdq", "openvino", _SETUP, _open_vino("int8")),
-    "onnxruntime-int8": EngineMaker("onnx-int8", "onnxruntime", _SETUP, _onnx_runtime),
+    "onnxruntime-int8": _onnx_runtime("onnx-int8"),
     "tensorrt-int8": _tensor_rt("int8"),
 }
 """By name, the most exact first."""
@@ -174,13 +183,14 @@ def plain_engine(folder: Path) -> str:
     return "onnxruntime-fp32" if "onnx" in names else "onnxruntime-int8"
 
 
-def make_engine(name: str, folder: Path | str, *, threads: int = 1) -> Engine:
+def make_engine(name: str, folder: Path | str, *, threads: int = 1, bare: bool = False) -> Engine:
     """Make one engine for a folder; hashes are not checked here.
 
     Args:
         name: of ``ENGINES``, or ``plain``.
         folder: of a classifier or an embedding model.
         threads: compute threads.
+        bare: keep no memory between batches, which is slower: for measuring what a batch takes.
 
     Raises:
         ArtifactError: it is no model's folder.
@@ -206,7 +216,8 @@ def make_engine(name: str, folder: Path | str, *, threads: int = 1) -> Engine:
         raise EngineError(
             f"engine {name!r} needs {maker.library!r}, which is not installed; {maker.mend}"
         )
-    return maker.make(files, path, threads)
+    make = maker.bare if bare and maker.bare else maker.make
+    return make(files, path, threads)
 
 
 def chosen_engine(folder: Path, digest: str) -> str:

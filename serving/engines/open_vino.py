@@ -94,6 +94,11 @@ class OpenVinoEngine:
         self._idle.append(request)
         return values
 
+    def forget(self) -> None:
+        """Give back all that is kept between batches; the next one takes it anew."""
+        self._idle.clear()
+        self._compiled.release_memory()
+
 
 def import_openvino() -> ModuleType:
     """The library, without the converter that it would import, whose telemetry writes to ``~``.

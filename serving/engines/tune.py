@@ -166,7 +166,10 @@ def tune_engine(
     )
     write_choice(path, choice)
     if costs:
-        _fit_costs(folder, choice, max(map(len, sample)), path)
+        try:
+            _fit_costs(folder, choice, max(map(len, sample)), path)
+        except EngineError as error:
+            _say(console, f"no cost model is kept, serving begins with a cautious guess: {error}")
     return choice
 
 
@@ -183,13 +186,20 @@ def _fit_costs(folder: Path, choice: EngineChoice, max_tokens: int, path: Path) 
             "name": choice.engine,
             "folder": str(folder.resolve()),
             "threads": choice.threads,
+            "bare": True,
         },
         device=ENGINES[choice.engine].device,
         max_tokens=max(8, max_tokens),
         max_batch_tokens=2048,
         held_out=0,
     )
+    costs_path(path).unlink(missing_ok=True)  # one of another choice is worse than none
     calibrate(request).costs().save(costs_path(path))
+
+
+def _say(console: Console | None, text: str) -> None:
+    if console is not None:
+        console.print(text, style="yellow", markup=False)
 
 
 def table(choice: EngineChoice) -> Table:

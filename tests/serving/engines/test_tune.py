@@ -1,13 +1,16 @@
 """Tuning: all engines measured in one run, the fastest within the budget kept."""
 
+import io
 import json
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from data.errors import ArtifactError, EngineError
@@ -241,6 +244,32 @@ def test_the_command_shows_keeps_and_explains(small_model, tmp_path, monkeypatch
     assert load_embedder(small_model).engine.name in {
         one["name"] for one in chosen["measured"] if one["engine"] == chosen["engine"]
     }
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime-fp32", "openvino-fp32"])
+def test_the_memory_of_a_batch_is_fitted_though_an_engine_would_keep_it(
+    engine, tiny_models, small_model, tmp_path
+):
+    folder = small_model if engine.startswith("openvino") else tiny_models["champion"]
+    tune._fit_costs(folder, SimpleNamespace(engine=engine, threads=1), 48, tmp_path / "c.json")
+    costs = CostModel.load(costs_path(tmp_path / "c.json"))
+    one, many = (costs.bytes_likely(shape_of([48] * rows)) for rows in (1, 40))
+    assert many > 4 * one
+    assert many > 40 * 48 * 256
+
+
+def test_a_fit_that_cannot_be_is_said_and_none_is_kept(small_model, tmp_path, acts, monkeypatch):
+    def calibrate(request: object) -> object:
+        raise EngineError("it keeps its memory")
+
+    monkeypatch.setattr(tune, "calibrate", calibrate)
+    acts({"torch-fp32": {}})
+    console = Console(record=True, width=200, quiet=False, file=io.StringIO())
+    chosen = tune_engine(small_model, home=tmp_path, windows=20, rounds=1, console=console)
+    path = choice_path(tmp_path, chosen.model_digest, chosen.hardware)
+    assert path.is_file()
+    assert not costs_path(path).exists()
+    assert "no cost model is kept" in console.export_text()
 
 
 @pytest.mark.parametrize(
