@@ -102,6 +102,12 @@ def test_every_exact_engine_answers_alike(small_model, name):
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
 
 
+def test_an_engines_name_tells_its_precision_and_variant(tiny_models, small_model):
+    assert make_engine("onnxruntime-fp32", tiny_models["champion"]).name.endswith("-fp32")
+    for name in ("openvino-fp32", "openvino-int8", "openvino-int8-rows"):
+        assert make_engine(name, small_model).name.endswith(name.removeprefix("openvino-"))
+
+
 def test_the_tuned_engine_answers(small_model, home):
     choose(home, small_model, "openvino-fp32")
     assert load_embedder(small_model).engine.name.startswith("openvino-")
