@@ -27,6 +27,8 @@ class TorchCudaEngine:
 
     batch_invariant = True
     computes_padding = False
+    length_multiple = 1
+    max_rows: int | None = None
 
     def __init__(
         self,

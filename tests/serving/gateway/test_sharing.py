@@ -10,7 +10,7 @@ from serving.batching.costs import CostModel
 from serving.engines.choice import BASELINE, load_embedder
 from serving.engines.tune import tune_engine
 from serving.engines.tuned import Chosen, engines_home
-from serving.gateway.embedding_model import EmbeddingModel
+from serving.gateway.embedding_model import EmbeddingModel, TimedEngine
 from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.settings import ServingSettings
 from serving.gateway.sharing import Shared
@@ -43,6 +43,13 @@ def test_what_tuning_fitted_is_what_a_runner_begins_with(tiny_embeddings, tmp_pa
     for other in (load_embedder(folder, threads=2), load_embedder(folder, engine=BASELINE)):
         assert other.chosen.costs is None
         assert start(EmbeddingModel(other), other.chosen).measured == 0
+
+
+def test_a_timed_engine_has_the_limits_of_the_one_it_times(model):
+    inside = model.engine._engine
+    inside.length_multiple, inside.max_rows = 8, 32
+    timed = TimedEngine(inside)
+    assert (timed.length_multiple, timed.max_rows) == (8, 32)
 
 
 def test_a_cost_model_that_cannot_be_read_is_named(model, tmp_path):
