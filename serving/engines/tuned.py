@@ -74,6 +74,7 @@ class EngineChoice(BaseModel):
     engine: str
     windows: int
     tokens: int
+    sample_digest: str
     threads: int
     measured: tuple[MeasuredEngine, ...]
     seal: str = ""

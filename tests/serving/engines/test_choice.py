@@ -48,6 +48,7 @@ def choose(home: Path, folder: Path, engine: str) -> Path:
             engine=engine,
             windows=20,
             tokens=400,
+            sample_digest="0" * 64,
             threads=1,
             measured=(),
         ),

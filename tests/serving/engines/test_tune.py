@@ -16,7 +16,13 @@ from typer.testing import CliRunner
 from data.errors import ArtifactError, EngineError
 from serving.batching.costs import CostModel, shape_of
 from serving.engines import tune
-from serving.engines.choice import BASELINE, load_embedder, make_engine
+from serving.engines.choice import (
+    BASELINE,
+    engines_of,
+    load_embedder,
+    make_engine,
+    unfit_engines,
+)
 from serving.engines.hardware import this_hardware
 from serving.engines.measuring import (
     cosines,
@@ -25,8 +31,9 @@ from serving.engines.measuring import (
     sample_windows,
 )
 from serving.engines.protocol import Engine, Outputs, TokenIds
-from serving.engines.tune import judge, tune_engine
+from serving.engines.tune import judge, reference_engine, tune_engine
 from serving.engines.tuned import MeasuredEngine, QualityBudget, choice_path, costs_path
+from serving.model_folder import read_spec, write_spec
 
 
 class Acting:
@@ -58,6 +65,7 @@ def acts(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[s
 
     def put(roles: dict[str, dict]) -> None:
         monkeypatch.setattr(tune, "engines_of", lambda folder: list(roles))
+        monkeypatch.setattr(tune, "reference_engine", lambda folder: next(iter(roles)))
         monkeypatch.setattr(
             tune,
             "make_engine",
@@ -141,7 +149,10 @@ def test_one_run_picks_by_measure_and_lists_what_breaks(small_model, tmp_path, a
 def test_a_classifier_is_tuned_too(torch_twin, tmp_path):
     chosen = tune_engine(torch_twin, home=tmp_path, windows=20, rounds=1, costs=False)
     assert chosen.reference == "torch-fp32"
-    assert {one.engine for one in chosen.measured} == {"torch-fp32", "torch-bf16", "torch-int8"}
+    able = {"torch-fp32", "torch-bf16", "torch-int8"}
+    unfit = {one.engine: one.error for one in chosen.measured if one.engine not in able}
+    assert able <= {one.engine for one in chosen.measured}
+    assert unfit == unfit_engines(torch_twin)
     picked = next(one for one in chosen.measured if one.engine == chosen.engine)
     assert picked.verdict == "picked"
     assert all(one.verdict for one in chosen.measured)
@@ -156,7 +167,37 @@ def test_the_second_call_takes_the_choice(small_model, tmp_path, acts, monkeypat
     assert time.process_time() - begun < 1.0
 
 
-@pytest.mark.parametrize("fault", ["altered", "cut", "another budget", "asked", "another model"])
+def test_the_plain_engine_is_the_reference(tiny_models, torch_twin, tmp_path):
+    folder = Path(shutil.copytree(tiny_models["champion"], tmp_path / "model"))
+    write_spec(folder, read_spec(folder).model_copy(update={"format": "onnx-int8"}))
+    (folder / "qdq.onnx").write_bytes(b"")
+    assert engines_of(folder)[0] == "openvino-int8-static"
+    assert reference_engine(folder) == "onnxruntime-int8"
+    assert reference_engine(torch_twin) == "torch-fp32"
+
+
+def test_a_reference_that_breaks_is_an_error(small_model, tmp_path, acts):
+    acts({"torch-fp32": {"breaks_after": 0}, "openvino-fp32": {}})
+    with pytest.raises(EngineError, match=r"'torch-fp32', whose answers.*it broke"):
+        tune_engine(small_model, home=tmp_path, windows=20, costs=False)
+
+
+def test_costs_that_are_missing_are_fitted_for_a_kept_choice(
+    small_model, tmp_path, acts, monkeypatch
+):
+    acts({"torch-fp32": {}})
+    tune_engine(small_model, home=tmp_path, windows=20, costs=False)
+    fitted: list[str] = []
+    monkeypatch.setattr(tune, "measure_engines", None)  # measuring would fail
+    monkeypatch.setattr(tune, "_fit_costs", lambda folder, choice, *_: fitted.append(choice.engine))
+    tune_engine(small_model, home=tmp_path, windows=20)
+    assert fitted == ["torch-fp32"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["altered", "cut", "another budget", "asked", "another model", "threads", "another sample"],
+)
 def test_a_choice_that_does_not_hold_is_measured_anew(
     fault, small_model, tmp_path, acts, monkeypatch
 ):
@@ -164,7 +205,11 @@ def test_a_choice_that_does_not_hold_is_measured_anew(
     first = tune_engine(small_model, home=tmp_path, windows=20, costs=False)
     path = choice_path(tmp_path, first.model_digest, first.hardware)
     text = path.read_text(encoding="utf-8")
-    given = {"budget": QualityBudget(), "again": fault == "asked"}
+    given = {"budget": QualityBudget(), "again": fault == "asked", "windows": 20}
+    if fault == "threads":
+        given["threads"] = 2
+    elif fault == "another sample":
+        given["windows"] = 21
     if fault == "altered":
         changed = json.loads(text) | {"engine": "openvino-int8"}
         path.write_text(json.dumps(changed), encoding="utf-8")
@@ -176,7 +221,7 @@ def test_a_choice_that_does_not_hold_is_measured_anew(
         changed = first.model_copy(update={"model_digest": "1" * 64})
         tune.write_choice(path, changed)
     acts({"openvino-fp32": {}})
-    second = tune_engine(small_model, home=tmp_path, windows=20, costs=False, **given)
+    second = tune_engine(small_model, home=tmp_path, costs=False, **given)
     assert second.engine == "openvino-fp32"
     assert second.model_digest == first.model_digest
 
