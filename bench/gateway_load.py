@@ -130,14 +130,14 @@ class Bench:
         return totals | {"recovery_s": recovery_s(after["replies"]), "after": after["totals"]}
 
 
-def measure_gateway(engine: str, *, overload_s: float, costs: Path | None = None) -> dict[str, Any]:
+def measure_gateway(engine: str, *, overload_s: float) -> dict[str, Any]:
     """Goodput against the engine alone, and what overload does."""
     folder = embedding_folder("electra-base")
     texts = speed_texts(TEXTS)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         before = engine_alone(folder, engine, texts, work)
-        with gateway(folder, engine, work, core=GATEWAY_CORE, costs=costs) as running:
+        with gateway(folder, engine, work, core=GATEWAY_CORE) as running:
             bench = Bench(running, texts, work)
             bench.stretch(before["texts_per_s"] / 2, STEP_S / 2)
             steps = bench.climb(before["texts_per_s"])
@@ -163,11 +163,9 @@ def measure_gateway(engine: str, *, overload_s: float, costs: Path | None = None
     }
 
 
-def main(out: str, engine: str, overload_s: str, costs: str = "") -> None:
+def main(out: str, engine: str, overload_s: str) -> None:
     """Measure, and write what was measured."""
-    answer = measure_gateway(
-        engine, overload_s=float(overload_s), costs=Path(costs) if costs else None
-    )
+    answer = measure_gateway(engine, overload_s=float(overload_s))
     write_json(Path(out), answer)
 
 

@@ -88,17 +88,16 @@ class RunningGateway:
 
 
 @contextlib.contextmanager
-def gateway(
-    folder: Path, engine: str, work: Path, *, core: int, costs: Path | None = None
-) -> Iterator[RunningGateway]:
+def gateway(folder: Path, engine: str, work: Path, *, core: int) -> Iterator[RunningGateway]:
     """A ready gateway with one worker and one compute thread, ended on the way out.
+
+    It begins with the cost model that was fitted where this engine was tuned, if it was.
 
     Args:
         folder: of the embedding model.
         engine: that runs it.
         work: for its files and log.
         core: that it stays on.
-        costs: a fitted cost model's file.
     """
     port, log = free_port(), work / "gateway.log"
     settings = {
@@ -109,8 +108,6 @@ def gateway(
         "MATJIP_STORE_URL": f"sqlite:///{work / 'experiments.db'}",
         "OMP_NUM_THREADS": "1",
     }
-    if costs is not None:
-        settings["MATJIP_COSTS_FILE"] = str(costs)
     command = [sys.executable, "-m", "serving.gateway.app", "--embedding-deployment"]
     with log.open("wb") as out, on_core(core):
         process = subprocess.Popen(

@@ -43,6 +43,8 @@ class PaddedEngine:
 
     batch_invariant = True
     computes_padding = True
+    length_multiple = 1
+    max_rows: int | None = None
 
     def __init__(
         self, model: TextEncoder, dtype: torch.dtype, device: torch.device, compiled: Compiled

@@ -74,6 +74,8 @@ class Cramped:
 
     batch_invariant = True
     computes_padding = False
+    length_multiple = 1
+    max_rows: int | None = None
 
     def __init__(self, engine: Engine, most_tokens: int) -> None:
         self._engine, self._most_tokens = engine, most_tokens

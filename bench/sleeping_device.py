@@ -63,6 +63,8 @@ class Device:
     name = "sleeping device"
     batch_invariant = True
     computes_padding = True
+    length_multiple = 1
+    max_rows: int | None = None
     pad_id = 0
 
     def __init__(self, budget: Budget, slowness: float = 1.0) -> None:

@@ -11,8 +11,9 @@ from tokenizers import Tokenizer
 from data.contract import Prediction
 from data.manifest import Manifest, read_manifest
 from serving.batching.planner import TOKEN_BUDGET, run_in_batches
-from serving.engines.choice import chosen_engine, make_engine
+from serving.engines.choice import choose_engine, make_engine
 from serving.engines.protocol import Engine, Outputs
+from serving.engines.tuned import Chosen
 from serving.logits import Logits
 from serving.model_folder import MODEL_KIND, ModelSpec, read_spec
 from serving.predictions import ProbabilityArrays, probabilities, to_predictions
@@ -28,7 +29,15 @@ from serving.windows import (
 class Analyzer:
     """A model folder with an engine around it. Safe to call from several threads at once."""
 
-    def __init__(self, tokenizer: Tokenizer, engine: Engine, spec: ModelSpec, manifest: Manifest):
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        engine: Engine,
+        spec: ModelSpec,
+        manifest: Manifest,
+        *,
+        chosen: Chosen | None = None,
+    ):
         """Wrap parts that belong together; ``load_analyzer`` does so from a folder."""
         self.tokenizer = tokenizer
         # A diner who types "[SEP]" typed five characters, not the end of a window.
@@ -37,6 +46,7 @@ class Analyzer:
         self.engine = engine
         self.spec = spec
         self.manifest = manifest
+        self.chosen = chosen
 
     def windows(self, texts: Sequence[str]) -> Windows:
         """The windows that the texts are read in."""
@@ -93,5 +103,6 @@ def load_analyzer(folder: Path, *, engine: str | None = None, threads: int = 1) 
     manifest = read_manifest(folder, MODEL_KIND)
     spec = read_spec(folder)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    name = engine or chosen_engine(folder, manifest.digest)
-    return Analyzer(tokenizer, make_engine(name, folder, threads=threads), spec, manifest)
+    chosen = choose_engine(folder, manifest.digest, engine, threads)
+    made = make_engine(chosen.engine, folder, threads=threads)
+    return Analyzer(tokenizer, made, spec, manifest, chosen=chosen)

@@ -13,6 +13,7 @@ from data.errors import EngineError
 from serving.batching.planner import TOKEN_BUDGET, run_in_batches
 from serving.embedding_folder import VECTOR, EmbeddingSpec
 from serving.engines.protocol import Engine, Floats, Outputs
+from serving.engines.tuned import Chosen
 from serving.windows import Windows, merge_outputs, special_token_id, split_into_windows
 
 Vector = NDArray[np.float32]
@@ -21,7 +22,14 @@ Vector = NDArray[np.float32]
 class Embedder:
     """An embedding model with an engine around it; a ``TextModel``."""
 
-    def __init__(self, tokenizer: Tokenizer, engine: Engine, spec: EmbeddingSpec):
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        engine: Engine,
+        spec: EmbeddingSpec,
+        *,
+        chosen: Chosen | None = None,
+    ):
         """Wrap parts that belong together; ``load_embedder`` does so from a folder."""
         self.tokenizer = tokenizer
         # A diner who types "[SEP]" typed five characters, not the end of a window.
@@ -29,6 +37,7 @@ class Embedder:
         self.pad_id = special_token_id(tokenizer, spec.padding)
         self.engine = engine
         self.spec = spec
+        self.chosen = chosen
 
     def windows(self, texts: Sequence[str]) -> Windows:
         """The windows that the texts are read in."""

@@ -4,7 +4,8 @@
 
 measures what ``calibrate`` asks for: a grid of batches for the fit, and other batches, drawn at
 random, that tell how wrong it is. glibc is told to give memory back at once, so that every batch
-starts from nothing; an engine with an arena of its own must be made without it.
+starts from nothing; an engine with an arena of its own must be made without it, and one that keeps
+memory otherwise is asked to ``forget()`` it before each batch.
 """
 
 import argparse
@@ -34,6 +35,11 @@ _GIVE_BACK: Final = {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_"
 _SEED: Final = 20_261_130
 _FEWEST_TOKENS: Final = 32
 _REPEATS: Final = 2
+_TELLING_TOKENS: Final = 256
+"""Padded tokens from which on a batch's memory is more than pages that are free by chance."""
+_LEAST_BYTES: Final = 64
+"""A token's, of any real batch: one activation of 16 features."""
+_MOST_KEPT: Final = 0.25
 _TIMEOUT_S: Final = 1800.0
 
 
@@ -95,7 +101,20 @@ class Calibration(BaseModel):
     held_out: list[MeasuredBatch]
 
     def costs(self) -> CostModel:
-        """The cost model that the grid gives."""
+        """The cost model that the grid gives.
+
+        Raises:
+            EngineError: many batches seem to take no memory, so the engine keeps it between them.
+        """
+        large = [each for each in self.grid if each.rows * each.longest >= _TELLING_TOKENS]
+        kept = [each for each in large if each.bytes < _LEAST_BYTES * each.rows * each.longest]
+        # A GPU engine may hold its workspace from the start; the memory of a CPU's is its batches'.
+        if self.source in {"VmHWM", "sampled"} and len(kept) > _MOST_KEPT * len(large):
+            raise EngineError(
+                f"{len(kept)!r} of {len(large)!r} batches of {self.engine!r} seem to take no "
+                "memory: the engine keeps it from batch to batch; make it without an arena, or "
+                "give it a forget()"
+            )
         batches = [batch.measurement() for batch in self.grid]
         return fit_costs(batches, computes_padding=self.computes_padding)
 
@@ -211,8 +230,9 @@ def _run(
     shape = shape_of(lengths, int(getattr(engine, "length_multiple", 1)))
     input_ids, mask = pad([[1] * length for length in lengths], 0, shape.longest)
     on_cpu = request.device == "cpu"
-    if not on_cpu and hasattr(engine, "forget_recordings"):
-        engine.forget_recordings()  # a recorded batch has its memory already
+    forget = getattr(engine, "forget", None)
+    if forget is not None:
+        forget()  # what was kept of the last batch would seem to cost this one nothing
     clock = time.process_time if on_cpu else time.perf_counter
     seconds = 0.0
 

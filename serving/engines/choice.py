@@ -4,6 +4,7 @@ An engine is one line of ``ENGINES``: the file it reads, the library it needs, h
 """
 
 import importlib.util
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from serving.embedding_folder import EMBEDDING_KIND, read_embedding_spec
 from serving.engines.model_files import ModelFiles, Role, read_model_files
 from serving.engines.protocol import Engine
 from serving.engines.tensor_rt_library import EXTRA
-from serving.engines.tuned import tuned_engine
+from serving.engines.tuned import Chosen, tuned_costs, tuned_engine
 
 if TYPE_CHECKING:
     from serving.engines.half_encoder import HalfPrecision
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from serving.engines.plan_folder import PlanPrecision
     from serving.engines.unpadded import Precision as TorchPrecision
 
+_log = logging.getLogger(__name__)
 PLAIN: Final = "plain"
 """The name that takes a folder's plain engine, whatever was tuned: for parity and evidence."""
 Make = Callable[[ModelFiles, Path, int], Engine]
@@ -44,6 +46,8 @@ class EngineMaker:
         library: the module that it needs.
         mend: what to do where the library is missing.
         make: from the folder, the file and the number of threads.
+        bare: likewise, but without memory kept between batches, so that it can be measured; None
+            where ``make`` keeps none, or the engine's ``forget`` gives it back.
         device: where it computes, and so how its time is measured.
         unfit: why what the folder holds cannot run on this machine; None where it can.
     """
@@ -52,6 +56,7 @@ class EngineMaker:
     library: str
     mend: str
     make: Make
+    bare: Make | None = None
     device: Literal["cpu", "gpu"] = "cpu"
     unfit: Callable[[Path], str | None] = _fits
 
@@ -85,10 +90,16 @@ def _torch_cuda(precision: "HalfPrecision") -> EngineMaker:
     return EngineMaker("torch", "torch", _SETUP, make, device="gpu", unfit=unfit)
 
 
-def _onnx_runtime(files: ModelFiles, path: Path, threads: int) -> Engine:
-    from serving.engines.onnx_runtime import OnnxRuntimeEngine
+def _onnx_runtime(role: Role) -> EngineMaker:
+    def maker(arena: bool) -> Make:  # noqa: FBT001  # one of two makers, named below
+        def make(files: ModelFiles, path: Path, threads: int) -> Engine:
+            from serving.engines.onnx_runtime import OnnxRuntimeEngine
 
-    return OnnxRuntimeEngine(path, files.outputs, threads=threads)
+            return OnnxRuntimeEngine(path, files.outputs, threads=threads, arena=arena)
+
+        return make
+
+    return EngineMaker(role, "onnxruntime", _SETUP, maker(arena=True), bare=maker(arena=False))
 
 
 def _open_vino(precision: "OpenVinoPrecision", group_size: int | None = 128) -> Make:
@@ -124,7 +135,7 @@ BASELINE: Final = "torch-fp32-padded"
 ENGINES: Final[dict[str, EngineMaker]] = {
     BASELINE: EngineMaker("torch", "torch", _SETUP, _padded),
     "torch-fp32": EngineMaker("torch", "torch", _SETUP, _unpadded("fp32")),
-    "onnxruntime-fp32": EngineMaker("onnx", "onnxruntime", _SETUP, _onnx_runtime),
+    "onnxruntime-fp32": _onnx_runtime("onnx"),
     "openvino-fp32": EngineMaker("graph", "openvino", _SETUP, _open_vino("fp32")),
     "tensorrt-fp16": _tensor_rt("fp16"),
     "torch-cuda-fp16": _torch_cuda("fp16"),
@@ -135,7 +146,7 @@ ENGINES: Final[dict[str, EngineMaker]] = {
     "openvino-int8": EngineMaker("graph", "openvino", _SETUP, _open_vino("int8")),
     "openvino-int8-rows": EngineMaker("graph", "openvino", _SETUP, _open_vino("int8", None)),
     "openvino-int8-static": EngineMaker("qdq", "openvino", _SETUP, _open_vino("int8")),
-    "onnxruntime-int8": EngineMaker("onnx-int8", "onnxruntime", _SETUP, _onnx_runtime),
+    "onnxruntime-int8": _onnx_runtime("onnx-int8"),
     "tensorrt-int8": _tensor_rt("int8"),
 }
 """By name, the most exact first."""
@@ -155,9 +166,39 @@ def engines_of(folder: Path) -> list[str]:
         for name, maker in ENGINES.items()
         if name != BASELINE
         and files.path(maker.reads) is not None
-        and importlib.util.find_spec(maker.library) is not None
-        and maker.unfit(folder) is None
+        and unfit_reason(name, folder) is None
     ]
+
+
+def unfit_engines(folder: Path) -> dict[str, str]:
+    """Engines whose file the folder holds but which cannot run here, each with the reason.
+
+    Raises:
+        ArtifactError: it is no model's folder.
+    """
+    files = read_model_files(folder)
+    reasons = {
+        name: unfit_reason(name, folder)
+        for name, maker in ENGINES.items()
+        if files.path(maker.reads) is not None
+    }
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def unfit_reason(name: str, folder: Path) -> str | None:
+    """Why an engine cannot serve a folder on this machine; None where it can.
+
+    Raises:
+        ArtifactError: it is no model's folder.
+    """
+    maker, files = ENGINES.get(name), read_model_files(folder)
+    if maker is None:
+        return f"there is no such engine; the engines are {list(ENGINES)!r}"
+    if files.path(maker.reads) is None:
+        return f"the folder holds no {files.names.get(maker.reads, maker.reads)!r}"
+    if importlib.util.find_spec(maker.library) is None:
+        return f"{maker.library!r} is not installed; {maker.mend}"
+    return maker.unfit(folder)
 
 
 def plain_engine(folder: Path) -> str:
@@ -174,13 +215,14 @@ def plain_engine(folder: Path) -> str:
     return "onnxruntime-fp32" if "onnx" in names else "onnxruntime-int8"
 
 
-def make_engine(name: str, folder: Path | str, *, threads: int = 1) -> Engine:
+def make_engine(name: str, folder: Path | str, *, threads: int = 1, bare: bool = False) -> Engine:
     """Make one engine for a folder; hashes are not checked here.
 
     Args:
         name: of ``ENGINES``, or ``plain``.
         folder: of a classifier or an embedding model.
         threads: compute threads.
+        bare: keep no memory between batches, which is slower: for measuring what a batch takes.
 
     Raises:
         ArtifactError: it is no model's folder.
@@ -206,13 +248,38 @@ def make_engine(name: str, folder: Path | str, *, threads: int = 1) -> Engine:
         raise EngineError(
             f"engine {name!r} needs {maker.library!r}, which is not installed; {maker.mend}"
         )
-    return maker.make(files, path, threads)
+    make = maker.bare if bare and maker.bare else maker.make
+    return make(files, path, threads)
 
 
-def chosen_engine(folder: Path, digest: str) -> str:
-    """The engine that was tuned for this model on this machine, else the plain one."""
-    tuned = tuned_engine(digest)
-    return tuned if tuned in engines_of(folder) else plain_engine(folder)
+def choose_engine(folder: Path, digest: str, asked: str | None, threads: int) -> Chosen:
+    """The engine that serves a folder.
+
+    Args:
+        folder: of a classifier or an embedding model.
+        digest: of its manifest.
+        asked: of ``ENGINES`` or ``plain``; None takes the engine that was tuned for this model on
+            this machine, else the plain one. A tuned one that cannot run is warned of.
+        threads: compute threads.
+
+    Raises:
+        ArtifactError: it is no model's folder.
+    """
+    warning = None
+    if asked is None:
+        asked, problem = tuned_engine(digest)
+        if asked is not None and (reason := unfit_reason(asked, folder)):
+            problem = f"{asked!r}: {reason}"
+            asked = None
+        if problem is not None:
+            plain = plain_engine(folder)
+            warning = (
+                f"the tuned engine of {str(folder)!r} is not served, but {plain!r}: {problem}; "
+                "run `make tune-engine` on this machine again"
+            )
+            _log.warning("%s", warning)
+    name = plain_engine(folder) if asked in {None, PLAIN} else str(asked)
+    return Chosen(name, threads, tuned_costs(digest, name, threads), warning)
 
 
 def load_embedder(folder: Path, *, engine: str | None = None, threads: int = 1) -> Embedder:
@@ -230,6 +297,7 @@ def load_embedder(folder: Path, *, engine: str | None = None, threads: int = 1) 
     """
     manifest = read_manifest(folder, EMBEDDING_KIND)
     spec = read_embedding_spec(folder)
-    name = engine or chosen_engine(folder, manifest.digest)
+    chosen = choose_engine(folder, manifest.digest, engine, threads)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return Embedder(tokenizer, make_engine(name, folder, threads=threads), spec)
+    made = make_engine(chosen.engine, folder, threads=threads)
+    return Embedder(tokenizer, made, spec, chosen=chosen)

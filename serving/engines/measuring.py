@@ -83,16 +83,19 @@ def measure_engines(
     windows: Sequence[Sequence[int]],
     pad_id: int,
     *,
+    reference: str | None = None,
     rounds: int = 2,
     progress: Progress = lambda what, done, total: None,
 ) -> list[MeasuredEngine]:
-    """Measure engines on the same windows, the answers against those of the first that works.
+    """Measure engines on the same windows, the answers against the reference's.
 
     Args:
         names: of engines, the most exact first.
         make: an engine from its name.
         windows: token ids each.
         pad_id: id of the padding token.
+        reference: one of them, whose answers the others are compared with; None takes the first
+            that works.
         rounds: how often each batch is run by each engine.
         progress: told what is done, how many steps of how many.
 
@@ -100,7 +103,7 @@ def measure_engines(
         One row an engine, in their order; one that failed has its error.
 
     Raises:
-        EngineError: there are too few windows to compare neighbours.
+        EngineError: there are too few windows to compare neighbours, or the reference fails.
     """
     if len(windows) < LEAST_WINDOWS:
         raise EngineError(
@@ -129,9 +132,14 @@ def measure_engines(
                 del runs[name]
     progress("done", total, total)
     tokens = rounds * sum(lengths)
-    reference = next(iter(runs.values())).outputs if runs else np.zeros((0, 0), np.float32)
+    if reference in errors:
+        raise EngineError(
+            f"the engine {reference!r}, whose answers are what others are compared with, cannot "
+            f"run: {errors[reference]}; mend that first"
+        )
+    exact = runs[reference or next(iter(runs))].outputs if runs else np.zeros((0, 0), np.float32)
     return [
-        _row(name, runs[name], reference, tokens)
+        _row(name, runs[name], exact, tokens)
         if name in runs
         else MeasuredEngine(engine=name, error=errors[name])
         for name in names

@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import onnxruntime as ort
 
 from data.errors import EngineError, EngineMemoryError
 from serving.engines.protocol import Outputs, TokenIds
+
+_BY_BATCH: Final = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "QAttention"}
+_QUANTISED: Final = {*_BY_BATCH, "MatMulInteger", "QuantizeLinear", "DequantizeLinear"}
 
 
 class OnnxRuntimeEngine:
@@ -17,6 +21,8 @@ class OnnxRuntimeEngine:
     """
 
     computes_padding = True
+    length_multiple = 1
+    max_rows: int | None = None
 
     def __init__(
         self, graph: Path, outputs: Sequence[str], *, threads: int = 1, arena: bool = True
@@ -48,8 +54,10 @@ class OnnxRuntimeEngine:
                 f"ONNX Runtime cannot load {str(graph)!r}: {error}; export the model again"
             ) from error
         self._outputs = list(outputs)
-        self.name = f"onnxruntime-{ort.__version__}"
-        self.batch_invariant = not _quantises_by_batch(graph)
+        kinds = _operators(graph)
+        precision = "int8" if kinds & _QUANTISED else "fp32"
+        self.name = f"onnxruntime-{ort.__version__}-{precision}"
+        self.batch_invariant = not kinds & _BY_BATCH
 
     def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Outputs:
         """See ``Engine.run``."""
@@ -72,9 +80,7 @@ def _out_of_memory(error: Exception) -> bool:
     )
 
 
-def _quantises_by_batch(graph: Path) -> bool:
+def _operators(graph: Path) -> set[str]:
     import onnx
 
-    by_batch = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "QAttention"}
-    nodes = onnx.load(str(graph), load_external_data=False).graph.node
-    return any(node.op_type in by_batch for node in nodes)
+    return {node.op_type for node in onnx.load(str(graph), load_external_data=False).graph.node}

@@ -36,6 +36,8 @@ class OpenVinoEngine:
 
     batch_invariant = True
     computes_padding = True
+    length_multiple = 1
+    max_rows: int | None = None
 
     def __init__(
         self,
@@ -64,14 +66,14 @@ class OpenVinoEngine:
         ov = import_openvino()
         try:
             self._outputs = list(outputs)
-            self._compiled = _compile(graph, precision, threads, group_size)
+            self._compiled, kind = _compile(graph, precision, threads, group_size)
             self._ports = {name: self._compiled.output(name) for name in outputs}
         except (RuntimeError, OSError) as error:
             raise EngineError(
                 f"OpenVINO cannot load {str(graph)!r}: {error}; export the model again"
             ) from error
         self._idle: list[openvino.InferRequest] = []
-        self.name = f"openvino-{ov.__version__.split('-')[0]}-{precision}"
+        self.name = f"openvino-{ov.__version__.split('-')[0]}-{kind}"
 
     def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Outputs:
         """See ``Engine.run``."""
@@ -93,6 +95,11 @@ class OpenVinoEngine:
             ) from error
         self._idle.append(request)
         return values
+
+    def forget(self) -> None:
+        """Give back all that is kept between batches; the next one takes it anew."""
+        self._idle.clear()
+        self._compiled.release_memory()
 
 
 def import_openvino() -> ModuleType:
@@ -118,7 +125,8 @@ def import_openvino() -> ModuleType:
 
 def _compile(
     graph: Path, precision: Precision, threads: int, group_size: int | None
-) -> "openvino.CompiledModel":
+) -> tuple["openvino.CompiledModel", str]:
+    """The model, and its precision with how INT8 activations are scaled."""
     from serving.engines import open_vino_int8 as int8
 
     ov = import_openvino()
@@ -137,17 +145,18 @@ def _compile(
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
     }
     if precision != "int8":
-        return core.compile_model(core.read_model(graph), "CPU", settings)
+        return core.compile_model(core.read_model(graph), "CPU", settings), precision
     model = int8.read_in_float32(core, graph)
     if int8.is_quantised(model):
         expected = int8.quantised_products(model)
         compiled = core.compile_model(model, "CPU", settings)
         int8.check_static(compiled, expected, graph)
-        return compiled
+        return compiled, "int8-static"
     shapes, group = int8.compress(model, group_size, graph)
     settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = group
     int8.check_dynamic(core, settings, shapes, group)
-    return core.compile_model(model, "CPU", settings)
+    kind = "int8-rows" if group_size is None else "int8"
+    return core.compile_model(model, "CPU", settings), kind
 
 
 def _out_of_memory(error: Exception) -> bool:

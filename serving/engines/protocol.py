@@ -18,11 +18,15 @@ class Engine(Protocol):
         name: library, version and precision, for people and metrics.
         batch_invariant: no answer depends on its batch-mates, beyond the last bits of a float.
         computes_padding: a padded token costs what a real one does; False where it is left out.
+        length_multiple: what a batch's tokens a row are rounded up to.
+        max_rows: that one batch may have at most; None is any number.
     """
 
     name: str
     batch_invariant: bool
     computes_padding: bool
+    length_multiple: int
+    max_rows: int | None
 
     def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Outputs:
         """Answer one padded batch of windows.

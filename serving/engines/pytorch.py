@@ -17,6 +17,8 @@ class PytorchEngine:
 
     batch_invariant = True
     computes_padding = True
+    length_multiple = 1
+    max_rows: int | None = None
 
     def __init__(
         self,

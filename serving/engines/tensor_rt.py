@@ -92,7 +92,7 @@ class TensorRtEngine:
             for number, profile in enumerate(spec.profiles)
         ]
         self.name = f"tensorrt-{version}-{precision}"
-        self.max_rows = max(profile.batch for profile in spec.profiles)
+        self.max_rows: int | None = max(profile.batch for profile in spec.profiles)
         self.length_multiple = math.gcd(*(profile.tokens for profile in spec.profiles))
 
     def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Outputs:

@@ -27,6 +27,8 @@ class TorchCudaEngine:
 
     batch_invariant = True
     computes_padding = False
+    length_multiple = 1
+    max_rows: int | None = None
 
     def __init__(
         self,
@@ -83,7 +85,7 @@ class TorchCudaEngine:
             lane.forget()
             raise self._failed(f"on a batch of shape {input_ids.shape!r}", error) from error
 
-    def forget_recordings(self) -> None:
+    def forget(self) -> None:
         """Give back what the calling thread's recordings hold, so that a batch shows its memory."""
         self._lane().forget()
 

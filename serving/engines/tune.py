@@ -13,11 +13,20 @@ from rich.progress import Progress
 from rich.table import Table
 
 from data.errors import EngineError, MatjipError, SettingsError
-from data.manifest import read_manifest
+from data.manifest import canonical_digest, read_manifest
 from serving.analyzer import load_analyzer
 from serving.batching.calibrate import CalibrationRequest, calibrate
 from serving.embedding_folder import EMBEDDING_KIND
-from serving.engines.choice import BASELINE, ENGINES, PLAIN, engines_of, load_embedder, make_engine
+from serving.engines.choice import (
+    BASELINE,
+    ENGINES,
+    PLAIN,
+    engines_of,
+    load_embedder,
+    make_engine,
+    plain_engine,
+    unfit_engines,
+)
 from serving.engines.hardware import this_hardware
 from serving.engines.measuring import measure_engines, sample_windows
 from serving.engines.tuned import (
@@ -130,16 +139,19 @@ def tune_engine(
     model_digest, hardware = read_manifest(folder).digest, this_hardware()
     budget = budget or QualityBudget()
     path = choice_path(home, model_digest, hardware)
-    kept = read_choice(path, model_digest, hardware)
-    if kept is not None and kept.budget == budget and not again:
-        return kept
     model = _plain_model(folder)
     sample = (
         [list(window) for window in model.windows(texts).ids]
         if texts
         else sample_windows(model, windows)
     )
-    names = engines_of(folder) or [BASELINE]
+    asked = (budget, threads, canonical_digest(sample))
+    kept = read_choice(path, model_digest, hardware)
+    if kept and not again and (kept.budget, kept.threads, kept.sample_digest) == asked:
+        if costs and not costs_path(path).is_file():
+            _keep_costs(folder, kept, sample, path, console)
+        return kept
+    names, reference = engines_of(folder) or [BASELINE], reference_engine(folder)
     with Progress(console=console or Console(quiet=True), transient=True) as bar:
         task = bar.add_task("tune")
         measured = measure_engines(
@@ -147,27 +159,62 @@ def tune_engine(
             lambda name: make_engine(name, folder, threads=threads),
             sample,
             model.pad_id,
+            reference=reference,
             rounds=rounds,
             progress=lambda what, done, total: bar.update(
                 task, description=what, completed=done, total=total
             ),
         )
+    measured += [
+        MeasuredEngine(engine=name, error=reason) for name, reason in unfit_engines(folder).items()
+    ]
     engine, judged = judge(measured, budget)
     choice = EngineChoice(
         model_digest=model_digest,
         hardware=hardware,
         budget=budget,
-        reference=next(row.engine for row in measured if row.error is None),
+        reference=reference,
         engine=engine,
         windows=len(sample),
         tokens=sum(map(len, sample)),
+        sample_digest=asked[-1],
         threads=threads,
         measured=tuple(judged),
     )
     write_choice(path, choice)
     if costs:
-        _fit_costs(folder, choice, max(map(len, sample)), path)
+        _keep_costs(folder, choice, sample, path, console)
     return choice
+
+
+def reference_engine(folder: Path) -> str:
+    """The engine whose answers are the model's: the folder's plain one.
+
+    Of a model in torch it is the unpadded one, which computes the same in float32.
+
+    Raises:
+        ArtifactError: it is no model's folder.
+    """
+    plain = plain_engine(folder)
+    return "torch-fp32" if plain == BASELINE else plain
+
+
+def _keep_costs(
+    folder: Path,
+    choice: EngineChoice,
+    sample: Sequence[Sequence[int]],
+    path: Path,
+    console: Console | None,
+) -> None:
+    try:
+        _fit_costs(folder, choice, max(map(len, sample)), path)
+    except EngineError as error:
+        if console is not None:
+            console.print(
+                f"no cost model is kept, serving begins with a cautious guess: {error}",
+                style="yellow",
+                markup=False,
+            )
 
 
 def _plain_model(folder: Path) -> TextModel[object]:
@@ -183,12 +230,14 @@ def _fit_costs(folder: Path, choice: EngineChoice, max_tokens: int, path: Path) 
             "name": choice.engine,
             "folder": str(folder.resolve()),
             "threads": choice.threads,
+            "bare": True,
         },
         device=ENGINES[choice.engine].device,
         max_tokens=max(8, max_tokens),
         max_batch_tokens=2048,
         held_out=0,
     )
+    costs_path(path).unlink(missing_ok=True)  # one of another choice is worse than none
     calibrate(request).costs().save(costs_path(path))
 
 

@@ -1,6 +1,7 @@
 """The engine that was chosen by measuring, kept by model and machine: ``var/engines/*.json``."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -73,6 +74,7 @@ class EngineChoice(BaseModel):
     engine: str
     windows: int
     tokens: int
+    sample_digest: str
     threads: int
     measured: tuple[MeasuredEngine, ...]
     seal: str = ""
@@ -122,9 +124,45 @@ def read_choice(path: Path, model_digest: str, hardware: Hardware) -> EngineChoi
     return choice
 
 
-def tuned_engine(model_digest: str) -> str | None:
-    """The engine chosen for a model on the machine at hand; None where none was."""
+@dataclass(frozen=True)
+class Chosen:
+    """The engine that a folder is served by.
+
+    Attributes:
+        engine: its name in ``ENGINES``.
+        threads: compute threads.
+        costs: the cost model that was fitted with it on this machine, if one was.
+        warning: why what was tuned is not what is served; None where it is, or nothing was.
+    """
+
+    engine: str
+    threads: int
+    costs: Path | None = None
+    warning: str | None = None
+
+
+def tuned_engine(model_digest: str) -> tuple[str | None, str | None]:
+    """(the engine chosen for a model on this machine, why a choice that was made does not hold).
+
+    Both are None where nothing was tuned.
+    """
+    home, hardware = engines_home(), this_hardware()
+    path = choice_path(home, model_digest, hardware)
+    choice = read_choice(path, model_digest, hardware)
+    if choice is not None:
+        return choice.engine, None
+    if path.is_file():
+        return None, f"{str(path)!r} was altered, or is of another version"
+    if any(home.glob(f"{model_digest[:16]}-*.json")):
+        return None, "it was tuned on other hardware, or with other versions of the libraries"
+    return None, None
+
+
+def tuned_costs(model_digest: str, engine: str, threads: int) -> Path | None:
+    """The cost model fitted for a model, engine and number of threads on this machine, if any."""
     hardware = this_hardware()
     path = choice_path(engines_home(), model_digest, hardware)
     choice = read_choice(path, model_digest, hardware)
-    return choice.engine if choice else None
+    if choice is None or (choice.engine, choice.threads) != (engine, threads):
+        return None
+    return costs_path(path) if costs_path(path).is_file() else None

@@ -48,6 +48,8 @@ class UnpaddedEngine:
 
     batch_invariant = True
     computes_padding = False
+    length_multiple = 1
+    max_rows: int | None = None
 
     def __init__(self, model: TextEncoder, *, precision: Precision, threads: int = 1):
         """Pack a model's weights.

@@ -50,6 +50,7 @@ class LoadedArm:
 
     arm: Arm
     runner: BatchRunner[bytes]
+    warning: str | None = None
 
     @property
     def model_version(self) -> str:
@@ -75,10 +76,11 @@ async def load_arms(deployment: Deployment, shared: Shared) -> Live[Deployment, 
             runner = await shared.start_runner(
                 PredictionWriter(analyzer),
                 name=_version(arm),
-                digest=arm.manifest_digest,
+                chosen=analyzer.chosen,
                 warm_up=_WARM_UP,
             )
-            arms[arm.name] = LoadedArm(arm, runner)
+            warning = analyzer.chosen.warning if analyzer.chosen else None
+            arms[arm.name] = LoadedArm(arm, runner, warning)
     except BaseException:
         await shared.close(loaded.runner for loaded in arms.values())
         raise

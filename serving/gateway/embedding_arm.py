@@ -26,6 +26,7 @@ class LoadedEmbedder:
     deployment: EmbeddingDeployment
     model: EmbeddingModel
     runner: BatchRunner[Embedded]
+    warning: str | None = None
 
     @property
     def model_version(self) -> str:
@@ -42,14 +43,16 @@ async def load_embedding(
         ArtifactError: a file is missing or altered, or it is another model than was deployed.
         EngineError: the engine cannot load the model, or does not answer.
     """
-    model = EmbeddingModel(await asyncio.to_thread(_load, deployment, shared.settings))
+    embedder = await asyncio.to_thread(_load, deployment, shared.settings)
+    model, chosen = EmbeddingModel(embedder), embedder.chosen
     runner = await shared.start_runner(
         model,
         name=deployment.model_version,
-        digest=deployment.manifest_digest,
+        chosen=chosen,
         warm_up=_WARM_UP,
     )
-    return Live(deployment, {"champion": LoadedEmbedder(deployment, model, runner)})
+    warning = chosen.warning if chosen else None
+    return Live(deployment, {"champion": LoadedEmbedder(deployment, model, runner, warning)})
 
 
 def _load(deployment: EmbeddingDeployment, settings: ServingSettings) -> Embedder:

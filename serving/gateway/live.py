@@ -30,6 +30,10 @@ class Running(Protocol):
     def runner(self) -> BatchRunner[Any]:
         """What its texts go through."""
 
+    @property
+    def warning(self) -> str | None:
+        """What is not as it was meant, though it answers."""
+
 
 AnyArm = TypeVar("AnyArm", bound=Running)
 
@@ -150,6 +154,12 @@ class Stage(Generic[AnyDeployment, AnyArm]):
         arms = self._live.arms.values() if self._live else ()
         said = (f"{arm.model_version}: {why}" for arm in arms for why in arm.runner.reasons())
         return [*self._reasons, *said]
+
+    def warnings(self) -> list[str]:
+        """What went wrong without keeping it from answering."""
+        arms = self._live.arms.values() if self._live else ()
+        said = [f"{arm.model_version}: {arm.warning}" for arm in arms if arm.warning]
+        return [self.warning, *said] if self.warning else said
 
     async def stop(self) -> None:
         """Finish what runs, of what was replaced as well."""

@@ -66,8 +66,8 @@ class Parts:
 
     def warnings(self) -> list[str]:
         """What went wrong without keeping it from answering."""
-        stages = [part.stage for part in (self.gateway, self.embedding) if part is not None]
-        return [stage.warning for stage in stages if stage.warning]
+        parts = [part for part in (self.gateway, self.embedding) if part is not None]
+        return [warning for part in parts for warning in part.stage.warnings()]
 
     def _watched(self) -> Sequence[Watched]:
         watched = []

@@ -43,16 +43,11 @@ class ServingSettings(BaseModel):
         default=AUTO, min_length=1, description="Of the embedding model, likewise."
     )
     device: Literal["cpu", "gpu"] = Field(
-        default="cpu", description="Whose free memory decides how much may be in flight."
+        default="cpu",
+        description="Whose free memory decides how much may be in flight: where engines compute.",
     )
     reserve_mib: int = Field(
         default=256, ge=0, description="Memory that batches leave free, on that device."
-    )
-    costs_folder: str | None = Field(
-        default=None,
-        min_length=1,
-        description="Cost models fitted on this machine, as `cost_file` names them; a model "
-        "without one begins with a cautious prior.",
     )
     batch_tokens: int = Field(default=4_096, ge=8, description="Padded tokens of one batch.")
     batch_wait_ms: float = Field(

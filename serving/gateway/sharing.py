@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from data.errors import EngineError
@@ -10,6 +9,8 @@ from serving.batching.admission import Admission
 from serving.batching.costs import CostModel
 from serving.batching.memory import GpuMemory, HostMemory
 from serving.batching.runner import BatchRunner
+from serving.engines.choice import ENGINES
+from serving.engines.tuned import Chosen
 from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.settings import ServingSettings
 from serving.text_model import TextModel
@@ -35,25 +36,28 @@ class Shared:
         )
 
     async def start_runner(
-        self, model: TextModel[Answer], *, name: str, digest: str, warm_up: str
+        self, model: TextModel[Answer], *, name: str, chosen: Chosen | None, warm_up: str
     ) -> BatchRunner[Answer]:
         """A runner that has answered once: an engine's first run is slow, and no caller's to wait.
 
         Args:
             model: loaded.
             name: of the runner, in metrics and messages.
-            digest: of the model's manifest.
+            chosen: the engine that it runs on, and the cost model fitted with it.
             warm_up: a text.
 
         Raises:
             ArtifactError: its cost model cannot be read.
-            EngineError: the model does not answer.
+            EngineError: the model does not answer, or computes on another device than the one
+                whose memory is watched.
         """
+        if chosen is not None:
+            self._check_device(chosen.engine)
         runner = BatchRunner(
             model,
             name=name,
             admission=self.admission,
-            costs=self._costs(model, digest),
+            costs=_costs(model, chosen),
             settings=self.settings.batching(),
             observer=self.metrics.batches,
         )
@@ -71,27 +75,24 @@ class Shared:
         """Bring the metrics of admission up to now: without batches nobody else does."""
         self.metrics.batches.admission(state=self.admission.state())
 
-    def _costs(self, model: TextModel[Any], digest: str) -> CostModel:
-        if self.settings.costs_folder is not None:
-            path = cost_file(Path(self.settings.costs_folder), digest, model.engine.name)
-            if path.is_file():
-                return CostModel.load(path)
-        return CostModel.unfitted(computes_padding=model.engine.computes_padding)
+    def _check_device(self, engine: str) -> None:
+        device, watched = ENGINES[engine].device, self.settings.device
+        if device != watched:
+            raise EngineError(
+                f"engine {engine!r} computes on the {device}, but MATJIP_DEVICE={watched!r} says "
+                f"whose memory is watched; set MATJIP_DEVICE={device}, or choose an engine of "
+                f"the {watched}"
+            )
 
     async def close(self, runners: Iterable[BatchRunner[Any]]) -> None:
         """Stop runners that nobody has asked yet."""
         await asyncio.gather(*(runner.drain(0.0) for runner in runners))
 
 
-def cost_file(folder: Path, digest: str, engine: str) -> Path:
-    """Where the cost model of a model in an engine stands: both decide what a batch costs.
-
-    Args:
-        folder: of this machine's cost models.
-        digest: of the model's manifest.
-        engine: its ``name``.
-    """
-    return folder / f"{digest[:12]}-{engine}.json"
+def _costs(model: TextModel[Any], chosen: Chosen | None) -> CostModel:
+    if chosen is not None and chosen.costs is not None:
+        return CostModel.load(chosen.costs)
+    return CostModel.unfitted(computes_padding=model.engine.computes_padding)
 
 
 async def _answer_once(runner: BatchRunner[Any], text: str) -> None:

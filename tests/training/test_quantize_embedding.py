@@ -31,7 +31,9 @@ def test_both_formats_are_in_int8_and_within_their_limits(embedding_int8, embedd
 
 
 def test_it_serves_in_int8_nearly_the_same_vectors(embedding_int8):
-    served = load_embedder(embedding_int8, engine="onnxruntime-int8").embed(TEXTS)
+    quantised = load_embedder(embedding_int8, engine="onnxruntime-int8")
+    assert quantised.engine.name.endswith("-int8")
+    served = quantised.embed(TEXTS)
     source = load_embedder(embedding_int8, engine="torch-fp32").embed(TEXTS)
     assert ((served * source).sum(axis=1) > 0.99).all()
     assert np.abs(served - source).max() > 1e-6

@@ -5,6 +5,7 @@ import pytest
 
 from data.errors import EngineError
 from serving.batching.calibrate import CalibrationRequest, calibrate, measure
+from serving.batching.costs import shape_of
 from serving.batching.peak_memory import gpu_peak, host_peak
 
 MIB = 2**20
@@ -21,6 +22,22 @@ class Engine:
         tokens = input_ids.size if self.computes_padding else int(attention_mask.sum())
         held = np.ones(2**20 + tokens * self.per_token, dtype=np.uint8)
         return {"sum": np.full(len(input_ids), held[-1], dtype=np.float32)}
+
+class Keeping(Engine):
+    # Allocates a batch's memory once, as an arena does.
+    def __init__(self):
+        super().__init__(True, 20_000)
+        self.kept = np.ones(0, dtype=np.uint8)
+
+    def run(self, input_ids, attention_mask):
+        size = input_ids.size * self.per_token
+        if self.kept.size < size:
+            self.kept = np.ones(size, dtype=np.uint8)
+        return {"sum": np.full(len(input_ids), self.kept[0], dtype=np.float32)}
+
+class Forgetting(Keeping):
+    def forget(self):
+        self.kept = np.ones(0, dtype=np.uint8)
 
 def broken(**given):
     raise RuntimeError("no such device")
@@ -95,3 +112,17 @@ def test_a_gpus_peak_is_seen():
     peak, source = gpu_peak(lambda: torch.ones(50 * MIB, dtype=torch.uint8, device="cuda").sum())
     assert source == "torch"
     assert 50 * MIB <= peak < 60 * MIB
+
+
+@pytest.mark.parametrize("kind", ["Keeping", "Forgetting"])
+def test_memory_that_an_engine_keeps_is_not_taken_for_nothing(module, kind):
+    found = calibrate(
+        CalibrationRequest(
+            make=f"{module}:{kind}", max_tokens=128, max_batch_tokens=1024, held_out=0
+        )
+    )
+    if kind == "Keeping":
+        with pytest.raises(EngineError, match=r"'allocates' seem to take no memory.*forget\(\)"):
+            found.costs()
+    else:
+        assert found.costs().bytes_needed(shape_of([128] * 8)) > 1024 * 20_000

@@ -2,6 +2,8 @@
 
 import importlib.util
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,7 @@ def choose(home: Path, folder: Path, engine: str) -> Path:
             engine=engine,
             windows=20,
             tokens=400,
+            sample_digest="0" * 64,
             threads=1,
             measured=(),
         ),
@@ -100,6 +103,12 @@ def test_every_exact_engine_answers_alike(small_model, name):
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
 
 
+def test_an_engines_name_tells_its_precision_and_variant(tiny_models, small_model):
+    assert make_engine("onnxruntime-fp32", tiny_models["champion"]).name.endswith("-fp32")
+    for name in ("openvino-fp32", "openvino-int8", "openvino-int8-rows"):
+        assert make_engine(name, small_model).name.endswith(name.removeprefix("openvino-"))
+
+
 def test_the_tuned_engine_answers(small_model, home):
     choose(home, small_model, "openvino-fp32")
     assert load_embedder(small_model).engine.name.startswith("openvino-")
@@ -107,12 +116,30 @@ def test_the_tuned_engine_answers(small_model, home):
     assert load_embedder(small_model, engine="plain").engine.name.startswith("torch-")
 
 
-def test_a_choice_that_was_altered_or_is_gone_is_not_taken(small_model, home):
+def test_a_choice_that_was_altered_or_is_gone_is_not_taken(small_model, home, caplog):
     path = choose(home, small_model, "openvino-fp32")
     path.write_text(path.read_text("utf-8").replace("openvino-fp32", "openvino-bf16"), "utf-8")
-    assert load_embedder(small_model).engine.name.startswith("torch-")
+    altered = load_embedder(small_model)
+    assert altered.engine.name.startswith("torch-")
+    assert "was altered" in altered.chosen.warning
+    assert altered.chosen.warning in caplog.text
     choose(home, small_model, "an engine of an older version")
-    assert load_embedder(small_model).engine.name.startswith("torch-")
+    gone = load_embedder(small_model)
+    assert gone.engine.name.startswith("torch-")
+    assert "no such engine" in gone.chosen.warning
+    path.rename(path.with_name(path.name.replace(this_hardware().key, "0" * 16)))
+    assert "other hardware" in load_embedder(small_model).chosen.warning
+    assert load_embedder(small_model, engine=BASELINE).chosen.warning is None
+
+
+def test_a_folder_that_nobody_tuned_needs_no_torch(tiny_models, home):
+    code = (
+        "import sys; from pathlib import Path; from serving.analyzer import load_analyzer; "
+        f"made = load_analyzer(Path({str(tiny_models['champion'])!r})); "
+        "assert made.chosen.warning is None; assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_another_model_has_another_choice(tiny_models, small_model, home):

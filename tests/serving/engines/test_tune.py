@@ -1,19 +1,28 @@
 """Tuning: all engines measured in one run, the fastest within the budget kept."""
 
+import io
 import json
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from data.errors import ArtifactError, EngineError
 from serving.batching.costs import CostModel, shape_of
 from serving.engines import tune
-from serving.engines.choice import BASELINE, load_embedder, make_engine
+from serving.engines.choice import (
+    BASELINE,
+    engines_of,
+    load_embedder,
+    make_engine,
+    unfit_engines,
+)
 from serving.engines.hardware import this_hardware
 from serving.engines.measuring import (
     cosines,
@@ -22,8 +31,9 @@ from serving.engines.measuring import (
     sample_windows,
 )
 from serving.engines.protocol import Engine, Outputs, TokenIds
-from serving.engines.tune import judge, tune_engine
+from serving.engines.tune import judge, reference_engine, tune_engine
 from serving.engines.tuned import MeasuredEngine, QualityBudget, choice_path, costs_path
+from serving.model_folder import read_spec, write_spec
 
 
 class Acting:
@@ -55,6 +65,7 @@ def acts(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[s
 
     def put(roles: dict[str, dict]) -> None:
         monkeypatch.setattr(tune, "engines_of", lambda folder: list(roles))
+        monkeypatch.setattr(tune, "reference_engine", lambda folder: next(iter(roles)))
         monkeypatch.setattr(
             tune,
             "make_engine",
@@ -138,7 +149,10 @@ def test_one_run_picks_by_measure_and_lists_what_breaks(small_model, tmp_path, a
 def test_a_classifier_is_tuned_too(torch_twin, tmp_path):
     chosen = tune_engine(torch_twin, home=tmp_path, windows=20, rounds=1, costs=False)
     assert chosen.reference == "torch-fp32"
-    assert {one.engine for one in chosen.measured} == {"torch-fp32", "torch-bf16", "torch-int8"}
+    able = {"torch-fp32", "torch-bf16", "torch-int8"}
+    unfit = {one.engine: one.error for one in chosen.measured if one.engine not in able}
+    assert able <= {one.engine for one in chosen.measured}
+    assert unfit == unfit_engines(torch_twin)
     picked = next(one for one in chosen.measured if one.engine == chosen.engine)
     assert picked.verdict == "picked"
     assert all(one.verdict for one in chosen.measured)
@@ -153,7 +167,37 @@ def test_the_second_call_takes_the_choice(small_model, tmp_path, acts, monkeypat
     assert time.process_time() - begun < 1.0
 
 
-@pytest.mark.parametrize("fault", ["altered", "cut", "another budget", "asked", "another model"])
+def test_the_plain_engine_is_the_reference(tiny_models, torch_twin, tmp_path):
+    folder = Path(shutil.copytree(tiny_models["champion"], tmp_path / "model"))
+    write_spec(folder, read_spec(folder).model_copy(update={"format": "onnx-int8"}))
+    (folder / "qdq.onnx").write_bytes(b"")
+    assert engines_of(folder)[0] == "openvino-int8-static"
+    assert reference_engine(folder) == "onnxruntime-int8"
+    assert reference_engine(torch_twin) == "torch-fp32"
+
+
+def test_a_reference_that_breaks_is_an_error(small_model, tmp_path, acts):
+    acts({"torch-fp32": {"breaks_after": 0}, "openvino-fp32": {}})
+    with pytest.raises(EngineError, match=r"'torch-fp32', whose answers.*it broke"):
+        tune_engine(small_model, home=tmp_path, windows=20, costs=False)
+
+
+def test_costs_that_are_missing_are_fitted_for_a_kept_choice(
+    small_model, tmp_path, acts, monkeypatch
+):
+    acts({"torch-fp32": {}})
+    tune_engine(small_model, home=tmp_path, windows=20, costs=False)
+    fitted: list[str] = []
+    monkeypatch.setattr(tune, "measure_engines", None)  # measuring would fail
+    monkeypatch.setattr(tune, "_fit_costs", lambda folder, choice, *_: fitted.append(choice.engine))
+    tune_engine(small_model, home=tmp_path, windows=20)
+    assert fitted == ["torch-fp32"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["altered", "cut", "another budget", "asked", "another model", "threads", "another sample"],
+)
 def test_a_choice_that_does_not_hold_is_measured_anew(
     fault, small_model, tmp_path, acts, monkeypatch
 ):
@@ -161,7 +205,11 @@ def test_a_choice_that_does_not_hold_is_measured_anew(
     first = tune_engine(small_model, home=tmp_path, windows=20, costs=False)
     path = choice_path(tmp_path, first.model_digest, first.hardware)
     text = path.read_text(encoding="utf-8")
-    given = {"budget": QualityBudget(), "again": fault == "asked"}
+    given = {"budget": QualityBudget(), "again": fault == "asked", "windows": 20}
+    if fault == "threads":
+        given["threads"] = 2
+    elif fault == "another sample":
+        given["windows"] = 21
     if fault == "altered":
         changed = json.loads(text) | {"engine": "openvino-int8"}
         path.write_text(json.dumps(changed), encoding="utf-8")
@@ -173,7 +221,7 @@ def test_a_choice_that_does_not_hold_is_measured_anew(
         changed = first.model_copy(update={"model_digest": "1" * 64})
         tune.write_choice(path, changed)
     acts({"openvino-fp32": {}})
-    second = tune_engine(small_model, home=tmp_path, windows=20, costs=False, **given)
+    second = tune_engine(small_model, home=tmp_path, costs=False, **given)
     assert second.engine == "openvino-fp32"
     assert second.model_digest == first.model_digest
 
@@ -241,6 +289,32 @@ def test_the_command_shows_keeps_and_explains(small_model, tmp_path, monkeypatch
     assert load_embedder(small_model).engine.name in {
         one["name"] for one in chosen["measured"] if one["engine"] == chosen["engine"]
     }
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime-fp32", "openvino-fp32"])
+def test_the_memory_of_a_batch_is_fitted_though_an_engine_would_keep_it(
+    engine, tiny_models, small_model, tmp_path
+):
+    folder = small_model if engine.startswith("openvino") else tiny_models["champion"]
+    tune._fit_costs(folder, SimpleNamespace(engine=engine, threads=1), 48, tmp_path / "c.json")
+    costs = CostModel.load(costs_path(tmp_path / "c.json"))
+    one, many = (costs.bytes_likely(shape_of([48] * rows)) for rows in (1, 40))
+    assert many > 4 * one
+    assert many > 40 * 48 * 256
+
+
+def test_a_fit_that_cannot_be_is_said_and_none_is_kept(small_model, tmp_path, acts, monkeypatch):
+    def calibrate(request: object) -> object:
+        raise EngineError("it keeps its memory")
+
+    monkeypatch.setattr(tune, "calibrate", calibrate)
+    acts({"torch-fp32": {}})
+    console = Console(record=True, width=200, quiet=False, file=io.StringIO())
+    chosen = tune_engine(small_model, home=tmp_path, windows=20, rounds=1, console=console)
+    path = choice_path(tmp_path, chosen.model_digest, chosen.hardware)
+    assert path.is_file()
+    assert not costs_path(path).exists()
+    assert "no cost model is kept" in console.export_text()
 
 
 @pytest.mark.parametrize(
