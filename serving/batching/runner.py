@@ -129,7 +129,7 @@ class BatchRunner(Generic[Answer]):
         """
         if not texts:
             return []
-        self._refuse_if_full(texts, timeout_s)
+        self.refuse_if_full(texts, timeout_s)
         request: Request[Answer] = Request(list(texts), asyncio.get_running_loop().create_future())
         if timeout_s is not None:
             request.deadline = time.monotonic() + timeout_s
@@ -209,7 +209,16 @@ class BatchRunner(Generic[Answer]):
         self._dispatcher.add(rows)
         self._count_queue()
 
-    def _refuse_if_full(self, texts: Sequence[str], timeout_s: float | None) -> None:
+    def read_failed(self, error: Exception) -> None:
+        """Count a failure to read texts before they are asked about, as one of its own."""
+        self._health.failed(error)
+
+    def refuse_if_full(self, texts: Sequence[str], timeout_s: float | None) -> None:
+        """Raise what ``answer`` would at once: for who prepares texts before asking.
+
+        Raises:
+            OverloadError: too much waits already, or the runner is closing.
+        """
         if self._draining or not self._tasks:
             self._observer.rejected(model=self._name, reason="draining")
             raise self._closing()

@@ -132,10 +132,10 @@ def measure_engines(
                 del runs[name]
     progress("done", total, total)
     tokens = rounds * sum(lengths)
-    if reference in errors:
+    if reference is not None and reference not in runs:
         raise EngineError(
             f"the engine {reference!r}, whose answers are what others are compared with, cannot "
-            f"run: {errors[reference]}; mend that first"
+            f"run: {errors.get(reference, 'it cannot be made here')}; mend that first"
         )
     exact = runs[reference or next(iter(runs))].outputs if runs else np.zeros((0, 0), np.float32)
     return [

@@ -36,10 +36,26 @@ async def ask_runners(
     try:
         return await unless_gone(request, _together(asked, timeout_s))
     except OverloadError as error:
-        wait_s = max(1, math.ceil(error.retry_after_s))
-        raise Refusal(429, "overloaded", str(error), retry_after_s=wait_s) from error
+        raise _overloaded(error) from error
     except DeadlineError as error:
         raise Refusal(503, "deadline_passed", str(error), retry_after_s=5) from error
+
+
+def refuse_if_full(runner: BatchRunner[Answer], texts: Sequence[str], *, timeout_s: float) -> None:
+    """Refuse before the work that comes before asking.
+
+    Raises:
+        Refusal: 429 there is no room.
+    """
+    try:
+        runner.refuse_if_full(texts, timeout_s)
+    except OverloadError as error:
+        raise _overloaded(error) from error
+
+
+def _overloaded(error: OverloadError) -> Refusal:
+    wait_s = max(1, math.ceil(error.retry_after_s))
+    return Refusal(429, "overloaded", str(error), retry_after_s=wait_s)
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

@@ -15,7 +15,7 @@ from fastapi import Request, Response
 
 from data.errors import EngineError
 from serving.embedding_deployment import EmbeddingDeployment
-from serving.gateway.asking import ask_runners, unless_gone
+from serving.gateway.asking import ask_runners, refuse_if_full, unless_gone
 from serving.gateway.embedding_arm import LoadedEmbedder, load_embedding
 from serving.gateway.embedding_body import cut, embeddings_body
 from serving.gateway.embedding_model import Embedded, EmbeddingModel, TokenisedText
@@ -136,7 +136,10 @@ class EmbeddingGateway:
             frame=arm.model.frame,
         )
         stages.done("read")
-        texts = await self._tokenise(request, given, arm.model)
+        # Token ids have no characters to guess from: their number alone is looked at.
+        likely = [one if isinstance(one, str) else "" for one in given]
+        refuse_if_full(arm.runner, likely, timeout_s=self._settings.deadline_s)
+        texts = await self._tokenise(request, given, arm)
         tokens = self._count(texts)
         stages.done("tokenise")
         (answers,) = await ask_runners(
@@ -151,9 +154,9 @@ class EmbeddingGateway:
         return Response(content, 200, _headers(arm, stages), JSON)
 
     async def _tokenise(
-        self, request: Request, given: Sequence[Given], model: EmbeddingModel
+        self, request: Request, given: Sequence[Given], arm: LoadedEmbedder
     ) -> list[TokenisedText]:
-        call = partial(_tokenise, given, model, self._mask)
+        call = partial(_tokenise, given, arm.model, self._mask)
         try:
             if sum(map(len, given)) <= _INLINE_CHARACTERS:
                 return call()
@@ -161,6 +164,7 @@ class EmbeddingGateway:
         except Refusal:
             raise
         except Exception as error:  # the tokeniser's exceptions share no base but this
+            arm.runner.read_failed(error)
             raise Refusal(
                 503,
                 "tokenizer_failed",

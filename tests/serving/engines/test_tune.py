@@ -180,6 +180,8 @@ def test_a_reference_that_breaks_is_an_error(small_model, tmp_path, acts):
     acts({"torch-fp32": {"breaks_after": 0}, "openvino-fp32": {}})
     with pytest.raises(EngineError, match=r"'torch-fp32', whose answers.*it broke"):
         tune_engine(small_model, home=tmp_path, windows=20, costs=False)
+    with pytest.raises(EngineError, match=r"'gone', whose answers.*cannot be made here"):
+        measure_engines([], pytest.fail, [[1]] * 20, 0, reference="gone")
 
 
 def test_costs_that_are_missing_are_fitted_for_a_kept_choice(

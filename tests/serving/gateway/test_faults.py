@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from serving.batching.memory import MemoryReading
+from serving.gateway.embedding_model import EmbeddingModel
 
 
 def embed(client: httpx.Client, *texts: str) -> httpx.Response:
@@ -142,6 +143,44 @@ def test_a_tokenizer_that_raises_fails_one_request_alone(
         items = analyze(client, "맛있어요", "토큰 오류", "별로").json()["results"]
         assert [item["status"] for item in items] == ["ok", "error", "ok"]
         assert items[1]["error"]["code"] == "engine_failed"
+        assert is_ready(client)
+
+
+def test_a_tokenizer_that_always_fails_is_a_reason(start_embedding, monkeypatch):
+    def broken(*_: object) -> None:
+        raise RuntimeError("the tokenizer broke")
+
+    with start_embedding() as client:
+        assert is_ready(client)
+        with monkeypatch.context() as patch:
+            patch.setattr(EmbeddingModel, "_encode", broken)
+            assert [embed(client, "맛").status_code for _ in range(3)] == [503] * 3
+            until(lambda: not is_ready(client), 10)
+            assert "the tokenizer broke" in str(client.get("/ready").json()["reasons"])
+        until(lambda: is_ready(client), 10)
+
+
+def test_a_full_queue_refuses_before_anything_is_tokenised(start_embedding, faulty, monkeypatch):
+    with start_embedding(workers=1, queue_texts=3) as client:
+        faulty[0].gate.clear()
+        with raw_request(client, "/v1/embeddings", {"input": ["맛"] * 3}):
+            until(lambda: count(client, "queue_texts") == 3, 5)
+            monkeypatch.setattr(EmbeddingModel, "tokenise", None)  # calling it would be a 503
+            assert embed(client, "맛").status_code == 429
+        faulty[0].gate.set()
+
+
+def test_a_tuned_engine_that_is_not_served_is_warned_of(
+    start_embedding, embedding_deployments, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MATJIP_VAR", str(tmp_path))
+    (tmp_path / "engines").mkdir()
+    digest = embedding_deployments[0].manifest_digest
+    (tmp_path / "engines" / f"{digest[:16]}-{'0' * 16}.json").write_text("{}")
+    with start_embedding() as client:
+        (warning,) = client.get("/ready").json()["warnings"]
+        assert "tuned on other hardware" in warning
+        assert "make tune-engine" in warning
         assert is_ready(client)
 
 
