@@ -72,7 +72,7 @@ class Int8Layer:
         norm = self._attention_norm
         middle, *codes = do.normalise(*mixed.parts, states, norm.weight, norm.bias)
         inner = self._up(Codes(*codes))
-        outer = self._down(Codes(*do.activate(*inner.parts)))
+        outer = self._down(Codes(*do.activate(*inner.parts, do.peak(*inner.parts))))
         norm = self._output_norm
         return do.normalise(*outer.parts, middle, norm.weight, norm.bias)[0]
 

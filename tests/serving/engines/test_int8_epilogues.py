@@ -46,6 +46,10 @@ def _value(product: Tensor, scale: Tensor, centre: Tensor, sums: Tensor, bias: T
     return product.float() * scale + centre * sums + bias
 
 
+def _peak(*parts: Tensor) -> Tensor:
+    return _value(*parts).amax(1, keepdim=True)
+
+
 @pytest.mark.parametrize("rows", [1, 2, 37])
 def test_codes_are_within_half_a_step(compiled: Epilogues, rows: int) -> None:
     torch.manual_seed(0)
@@ -79,11 +83,11 @@ def test_activations_are_torchs_within_a_step(activation: Activation) -> None:
         "relu": functional.relu,
     }[activation]
     for parts in (_product(20, INNER), _product(3, 2048)):
-        codes, scale, centre = _activate_as(activation)(*parts)
+        codes, scale, centre = _activate_as(activation)(*parts, _peak(*parts))
 
         off = (_values(codes, scale, centre) - exact(_value(*parts))).abs()
-        # 2.8e-4: how far the logistic form of GELU is off.
-        assert (off <= scale * 0.502 + 2.8e-4).all()
+        # 2.3e-4: how far the polynomials are off.
+        assert (off <= scale * 0.502 + 2.3e-4).all()
         assert scale.min() > 0
 
 
@@ -91,7 +95,7 @@ def test_a_row_that_an_activation_silences_is_kept(compiled: Epilogues) -> None:
     product, scale, centre, sums, bias = _product(4, INNER)
     parts = (-product.abs() - 40, scale, centre * 0, sums, bias * 0)
 
-    codes, scale, centre = compiled.activate(*parts)
+    codes, scale, centre = compiled.activate(*parts, compiled.peak(*parts))
 
     off = (_values(codes, scale, centre) - functional.gelu(_value(*parts))).abs()
     assert off.max() < 1e-3
@@ -103,15 +107,17 @@ def test_compiled_functions_answer_like_the_plain_ones(
 ) -> None:
     residual = torch.randn(rows, HIDDEN).bfloat16()
     weight, shift = torch.rand(HIDDEN), torch.rand(HIDDEN)
+    inner = _product(rows, INNER)
     calls = {
         "decode": _product(rows, 3 * HIDDEN),
-        "activate": _product(rows, INNER),
+        "peak": inner,
+        "activate": (*inner, _peak(*inner)),
         "normalise": (*_product(rows, HIDDEN), residual, weight, shift),
     }
     for name, arguments in calls.items():
         ours = getattr(compiled, name)(*arguments)
         plain = getattr(uncompiled, name)(*arguments)
-        if name == "decode":
+        if name in {"decode", "peak"}:
             torch.testing.assert_close(ours, plain)
             continue
         torch.testing.assert_close(
