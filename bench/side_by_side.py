@@ -33,7 +33,7 @@ from training.retrieval_parity import measure_retrieval
 ROOT: Final = Path(__file__).parents[1]
 WORKER: Final = ROOT / "bench" / "competitor_worker.py"
 TEXTS: Final = 96
-BATCH_SIZES: Final = (16, 32, 64)
+BATCH_SIZES: Final = (8, 16, 32)
 """One a round: each contestant's best round counts. matjip's runner chooses for itself."""
 _WARM_UP: Final = 32
 _QUALITY_BATCH: Final = 32
