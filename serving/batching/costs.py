@@ -95,10 +95,9 @@ class CostModel:
     engine that computes padding, else 1, rows, real tokens and their squares. Seconds leave rows
     out: where batches are small they cannot be told from 1, and 1 is what batches are made for.
     Seconds are the fitted ones times a pace that follows the last tens of batches; the fit itself
-    follows slowly. Bytes are not updated: nobody measures them while serving. What ran out of
-    memory is a cap that batches stay under, and that grows back over time as they succeed: half as
-    fast each time that it has grown into the same limit, so that this becomes rare. Used from one
-    thread.
+    follows slowly. Bytes are not updated: nobody measures them while serving. What was too large is
+    a cap that batches stay under, and that grows back over time as they succeed: half as fast each
+    time that it has grown into the same limit, so that this becomes rare. Used from one thread.
     """
 
     def __init__(self, file: CostFile):
@@ -191,7 +190,7 @@ class CostModel:
                 self.pace = min(max(self.pace / moved, 0.1), 10.0)
 
     def out_of_memory(self, shape: Shape) -> None:
-        """Keep what follows clearly smaller than a batch that did not fit."""
+        """Keep what follows clearly smaller than a batch that fitted only in halves."""
         now = time.monotonic()
         self._failed_bytes = self.bytes_needed(shape)
         cap = math.ceil(self._failed_bytes * _CAP_BELOW)

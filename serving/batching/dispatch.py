@@ -291,6 +291,7 @@ class Dispatcher(Generic[Answer]):
                 others = isinstance(result, EngineMemoryError) and self._admission.overcommitted()
                 self._retries.failed(batch, result, memory_went=others)
             else:
+                self._retries.fitted(batch)
                 self._answered(batch, result)
                 # While the model still learns what a batch should take, it tells no slow-down.
                 if self._costs.settled:

@@ -78,6 +78,50 @@ def test_one_text_that_never_fits_fails_alone(running, fake):
     asyncio.run(body())
 
 
+def test_texts_that_never_fit_leave_the_others_batches_as_large_as_they_were(
+    running, fake, counting
+):
+    def on_run(ids):
+        if (ids == POISON).any():
+            raise EngineMemoryError("never")
+
+    async def body():
+        fake.on_run = on_run
+        async with running(workers=2, min_batch_tokens=512) as runner:
+            assert await runner.answer(TEXTS) == GOOD
+            at_once = max(rows for rows, _ in fake.shapes)
+            askings = [runner.answer(texts) for texts in [poisoned(), TEXTS] * 10]
+            for answers in await asyncio.gather(*askings):
+                assert sum(isinstance(answer, EngineMemoryError) for answer in answers) <= 1
+            assert len(counting.of("out_of_memory")) >= 10 * 3  # alone, each three times
+            assert runner._costs.cap_bytes is None
+            fake.shapes.clear()
+            assert await runner.answer(TEXTS) == GOOD
+            assert max(rows for rows, _ in fake.shapes) == at_once
+
+    asyncio.run(body())
+
+
+def test_a_limit_is_found_out_though_a_text_that_never_fits_is_among_the_first(
+    running, fake, counting
+):
+    def on_run(ids):
+        if ids.size > 64 or (ids == POISON).any():
+            raise EngineMemoryError("no room for the scores")
+
+    async def body():
+        fake.on_run = on_run
+        async with running() as runner:
+            assert_only_the_poison_failed(await runner.answer(poisoned()))
+            assert runner._costs.cap_bytes is not None
+            assert await runner.answer(TEXTS) == GOOD  # both workers may still run into it at once
+            tried = len(counting.of("out_of_memory"))
+            assert await runner.answer(TEXTS) == GOOD
+            assert len(counting.of("out_of_memory")) - tried <= 1
+
+    asyncio.run(body())
+
+
 def test_memory_that_is_gone_is_a_reason_and_what_waits_is_answered_when_it_is_back(
     running, becomes
 ):
