@@ -182,14 +182,20 @@ def measure(request: CalibrationRequest) -> Calibration:
     grid = list(_grid(request))
     for lengths in (grid[0], grid[-1]):  # what is made once stays out of the batches' figures
         _run(engine, lengths, request)
-    measured = [_run(engine, lengths, request) for lengths in grid for _ in range(_REPEATS)]
-    held_out = [_run(engine, lengths, request) for lengths in _drawn(request)]
+    batches = grid * _REPEATS
+    for_fit = len(batches)
+    batches += _drawn(request)
+    measured: dict[int, tuple[MeasuredBatch, PeakSource]] = {}
+    # In any order: what drifts meanwhile is then the same to those of the fit and to the others.
+    for number in np.random.default_rng(_SEED).permutation(len(batches)).tolist():
+        measured[number] = _run(engine, batches[number], request)
+    found = [measured[number][0] for number in range(len(batches))]
     return Calibration(
         engine=engine.name,
         computes_padding=engine.computes_padding,
         source=measured[0][1],
-        grid=[batch for batch, _ in measured],
-        held_out=[batch for batch, _ in held_out],
+        grid=found[:for_fit],
+        held_out=found[for_fit:],
     )
 
 
@@ -227,7 +233,7 @@ def _drawn(request: CalibrationRequest) -> Iterator[list[int]]:
 def _run(
     engine: Engine, lengths: Sequence[int], request: CalibrationRequest
 ) -> tuple[MeasuredBatch, PeakSource]:
-    shape = shape_of(lengths, int(getattr(engine, "length_multiple", 1)))
+    shape = shape_of(lengths, engine.length_multiple)
     input_ids, mask = pad([[1] * length for length in lengths], 0, shape.longest)
     on_cpu = request.device == "cpu"
     forget = getattr(engine, "forget", None)

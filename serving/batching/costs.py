@@ -72,7 +72,12 @@ class CostFile(BaseModel):
 
     computes_padding: bool
     bytes_of: tuple[float, float, float, float] = Field(description="Per 1, row, token, square.")
-    byte_margin: float = Field(ge=1.0, description="p99.9 of measured over predicted bytes.")
+    byte_margin: float = Field(
+        ge=1.0, description="p99.9 of measured over predicted bytes, where batches are large."
+    )
+    byte_slack: float = Field(
+        default=0.0, ge=0.0, description="p99.9 of measured less predicted bytes, where small."
+    )
     seconds_of: tuple[float, float, float, float]
     measured: int = Field(ge=0, description="Batches it was fitted on; 0 is a guess.")
 
@@ -90,10 +95,9 @@ class CostModel:
     engine that computes padding, else 1, rows, real tokens and their squares. Seconds leave rows
     out: where batches are small they cannot be told from 1, and 1 is what batches are made for.
     Seconds are the fitted ones times a pace that follows the last tens of batches; the fit itself
-    follows slowly. Bytes are not updated: nobody measures them while serving. What ran out of
-    memory is a cap that batches stay under, and that grows back over time as they succeed: half as
-    fast each time that it has grown into the same limit, so that this becomes rare. Used from one
-    thread.
+    follows slowly. Bytes are not updated: nobody measures them while serving. What was too large is
+    a cap that batches stay under, and that grows back over time as they succeed: half as fast each
+    time that it has grown into the same limit, so that this becomes rare. Used from one thread.
     """
 
     def __init__(self, file: CostFile):
@@ -107,6 +111,7 @@ class CostModel:
         self._cap_doubles_s = _CAP_DOUBLES_S / 2  # the first time out of memory is none again
         self._bytes_of = file.bytes_of
         self._margin = file.byte_margin
+        self._slack = file.byte_slack
         self._seconds_of = file.seconds_of
         self._gram, self._moment = _beliefs(file)
         self._observed = 0
@@ -126,7 +131,8 @@ class CostModel:
 
     def bytes_needed(self, shape: Shape) -> int:
         """The p99.9 upper bound of what a batch takes beyond the model itself."""
-        return math.ceil(self.bytes_likely(shape) * self._margin)
+        likely = self.bytes_likely(shape)
+        return math.ceil(max(likely * self._margin, likely + self._slack))
 
     def bytes_likely(self, shape: Shape) -> float:
         """What it takes most likely."""
@@ -150,7 +156,8 @@ class CostModel:
         """Rows of a length that stay within bytes (p99.9) and predicted seconds; may be < 1."""
         fixed, row, token, square = self._bytes_of
         bytes_per_row = row + token * length + square * length * length + 1e-9
-        by_bytes = (max_bytes / self._margin - fixed) / bytes_per_row
+        likely = min(max_bytes / self._margin, max_bytes - self._slack)
+        by_bytes = (likely - fixed) / bytes_per_row
         fixed_s, per_row_s = self.row_seconds(length)
         rows: Lengths = np.minimum(by_bytes, (max_s - fixed_s) / per_row_s)
         return rows
@@ -183,7 +190,7 @@ class CostModel:
                 self.pace = min(max(self.pace / moved, 0.1), 10.0)
 
     def out_of_memory(self, shape: Shape) -> None:
-        """Keep what follows clearly smaller than a batch that did not fit."""
+        """Keep what follows clearly smaller than a batch that fitted only in halves."""
         now = time.monotonic()
         self._failed_bytes = self.bytes_needed(shape)
         cap = math.ceil(self._failed_bytes * _CAP_BELOW)
@@ -209,6 +216,7 @@ class CostModel:
             computes_padding=self.computes_padding,
             bytes_of=self._bytes_of,
             byte_margin=self._margin,
+            byte_slack=self._slack,
             seconds_of=self._seconds_of,
             measured=self.measured,
         )
@@ -238,6 +246,10 @@ class CostModel:
 def fit_costs(measurements: Sequence[Measurement], *, computes_padding: bool) -> CostModel:
     """Fit a cost model by non-negative least squares of the relative errors.
 
+    A large batch's memory is wrong by a share of it, a small one's by the pages that a measurement
+    cannot tell (serving/batching/peak_memory.py), and they are no share of anything: each half of
+    the batches has a bound of its own, and the higher one holds.
+
     Raises:
         ValueError: there are too few measurements to tell the features apart.
     """
@@ -251,30 +263,38 @@ def fit_costs(measurements: Sequence[Measurement], *, computes_padding: bool) ->
     sizes = np.asarray([max(each.bytes, 1) for each in measurements], dtype=np.float64)
     times = np.asarray([max(each.seconds, 1e-7) for each in measurements])
     bytes_of = _fit(rows, sizes, _OF_BYTES)
-    ratios = sizes / np.maximum(rows @ np.asarray(bytes_of), 1.0)
+    likely = np.maximum(rows @ np.asarray(bytes_of), 1.0)
+    order = np.argsort(likely, kind="stable")
+    small, large = order[: len(order) // 2], order[len(order) // 2 :]
     return CostModel(
         CostFile(
             computes_padding=computes_padding,
             bytes_of=bytes_of,
-            byte_margin=upper_margin(ratios),
+            byte_margin=max(
+                1.0 + _SMALLEST_MARGIN, upper_bound(sizes[large] / likely[large], _SMALLEST_MARGIN)
+            ),
+            byte_slack=max(0.0, upper_bound(sizes[small] - likely[small])),
             seconds_of=_fit(rows, times, _OF_SECONDS),
             measured=len(measurements),
         )
     )
 
 
-def upper_margin(ratios: NDArray[np.float64]) -> float:
-    """p99.9 of measured over predicted, from fewer ratios than would show it.
+def upper_bound(values: NDArray[np.float64], beyond: float = 0.0) -> float:
+    """p99.9 of what values are drawn from, from fewer than would show it.
 
     The largest that was seen stands for 1 in n. Beyond it the tail is taken to be a normal
-    distribution's as wide as the ratios' own: its one-sided tolerance bound, which with 95%
+    distribution's as wide as the values' own: its one-sided tolerance bound, which with 95%
     confidence holds 99.9% (https://www.itl.nist.gov/div898/handbook/prc/section2/prc263.htm).
+
+    Args:
+        values: that were seen.
+        beyond: how far above the largest of them the bound is at least.
     """
-    seen = float(np.quantile(ratios, P999))
-    count = len(ratios)
+    count = len(values)
     factor = _Z_P999 + _Z_SURE * math.sqrt(1 / count + _Z_P999**2 / (2 * (count - 1)))
-    spread = float(np.mean(ratios) + factor * np.std(ratios, ddof=1))
-    return max(1.0 + _SMALLEST_MARGIN, seen + _SMALLEST_MARGIN, spread)
+    spread = float(np.mean(values) + factor * np.std(values, ddof=1))
+    return max(float(np.quantile(values, P999)) + beyond, spread)
 
 
 def _fit(

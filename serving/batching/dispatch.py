@@ -52,8 +52,8 @@ class Dispatcher(Generic[Answer]):
         self.workers: Workers[Computed] = Workers(settings.workers, name=f"engine-{name}")
         self._engine = engine
         self._pad_id = pad_id
-        self._multiple = int(getattr(engine, "length_multiple", 1))
-        self._max_rows = int(getattr(engine, "max_rows", None) or settings.max_batch_rows)
+        self._multiple = engine.length_multiple
+        self._max_rows = engine.max_rows or settings.max_batch_rows
         self._name = name
         self._admission = admission
         self._costs = costs
@@ -291,6 +291,7 @@ class Dispatcher(Generic[Answer]):
                 others = isinstance(result, EngineMemoryError) and self._admission.overcommitted()
                 self._retries.failed(batch, result, memory_went=others)
             else:
+                self._retries.fitted(batch)
                 self._answered(batch, result)
                 # While the model still learns what a batch should take, it tells no slow-down.
                 if self._costs.settled:

@@ -17,12 +17,26 @@ _DEATHS: Final = 2
 _UNKNOWN: Final = Shape(0, 0, 0, 0)
 
 
+@dataclass(eq=False, slots=True)
+class OutOfMemory:
+    """A batch that did not fit, until it is known whether it was too large.
+
+    Attributes:
+        shape: of the batch.
+        rows: of it, that have not fitted in one of its halves so far.
+    """
+
+    shape: Shape
+    rows: int
+
+
 @dataclass(eq=False)
 class Batch(Generic[Answer]):
     """Windows that go together.
 
     Attributes:
         rows: of them.
+        half_of: the batch that ran out of memory.
         deaths: workers that were lost with it.
         alone: runs when nothing else does, so that all memory is its own.
         shape: costs are predicted from it.
@@ -33,6 +47,7 @@ class Batch(Generic[Answer]):
     """
 
     rows: list[Row[Answer]]
+    half_of: OutOfMemory | None = None
     deaths: int = 0
     alone: bool = False
     shape: Shape = _UNKNOWN
@@ -68,6 +83,19 @@ class Retries(Generic[Answer]):
         """Let a batch that never ran go first."""
         self._batches.appendleft(batch)
 
+    def fitted(self, batch: Batch[Answer]) -> None:
+        """A batch did not run out of memory.
+
+        A larger one was too large only once all of it has fitted in halves: where a text does not
+        fit even alone, it was not the size, and no others' batches need be smaller for it.
+        """
+        whole = batch.half_of
+        if whole is None:
+            return
+        whole.rows -= len(batch.rows)
+        if not whole.rows:
+            self._costs.out_of_memory(whole.shape)
+
     def failed(
         self, batch: Batch[Answer], error: BaseException, *, memory_went: bool = False
     ) -> None:
@@ -79,9 +107,10 @@ class Retries(Generic[Answer]):
             memory_went: to others; a shape that does not fit now is then no cap for later.
         """
         memory = isinstance(error, EngineMemoryError)
+        whole = None
         if memory:
             if not memory_went:
-                self._costs.out_of_memory(batch.shape)
+                whole = OutOfMemory(batch.shape, len(batch.rows))
             self._observer.out_of_memory(
                 model=self._name, rows=batch.shape.rows, tokens=batch.shape.longest
             )
@@ -90,7 +119,7 @@ class Retries(Generic[Answer]):
         reason: RetryReason = "memory" if memory else "error"
         rows = batch.rows
         if len(rows) > 1 and (memory or not self._health.failing):
-            self._halve(rows, reason)
+            self._halve(rows, reason, whole)
             return
         for row in rows:
             row.attempts += 1
@@ -131,18 +160,23 @@ class Retries(Generic[Answer]):
         )
         self._health.failed(error)
         if batch.deaths < _DEATHS:
-            self._put([Batch(batch.rows, deaths=batch.deaths)], "worker_died")
+            again = Batch(batch.rows, half_of=batch.half_of, deaths=batch.deaths)
+            self._put([again], "worker_died")
         elif len(batch.rows) > 1:
             self._halve(batch.rows, "worker_died")
         else:
             batch.rows[0].text.fail(error)
 
-    def _halve(self, rows: list[Row[Answer]], reason: RetryReason) -> None:
+    def _halve(
+        self, rows: list[Row[Answer]], reason: RetryReason, whole: OutOfMemory | None = None
+    ) -> None:
         middle = len(rows) // 2
         # A poisonous row among many may end one thread in each half of a half, not two.
-        self._put(
-            [Batch(half, deaths=_DEATHS - 1) for half in (rows[:middle], rows[middle:])], reason
-        )
+        halves = [
+            Batch(half, half_of=whole, deaths=_DEATHS - 1)
+            for half in (rows[:middle], rows[middle:])
+        ]
+        self._put(halves, reason)
 
     def _put(self, batches: list[Batch[Answer]], reason: RetryReason) -> None:
         self._batches.extend(batches)

@@ -32,6 +32,8 @@ class FakeModel:
     name = "fake"
     batch_invariant = True
     computes_padding = True
+    length_multiple = 1
+    max_rows = None
 
     def __init__(self) -> None:
         self.engine = self

@@ -44,6 +44,26 @@ def test_what_was_fitted_predicts_what_was_not_seen(computes_padding):
     assert np.median(seconds) < 0.05
 
 
+def test_an_error_of_so_many_bytes_is_a_small_batchs_and_hardly_a_large_ones():
+    """As counters have it that are read to so many pages: no share of what is measured."""
+    random = np.random.default_rng(10)
+
+    def with_noise(seed, count):
+        for each in batches(seed, count, 0.0):
+            yield each._replace(bytes=each.bytes + int(random.uniform(-5e5, 5e5)))
+
+    costs = fit_costs(list(with_noise(11, 80)), computes_padding=True)
+    unseen = list(with_noise(12, 2000))
+    assert sum(each.bytes > costs.bytes_needed(each.shape) for each in unseen) <= 2
+    small, large = shape_of([10]), shape_of([200] * 40)
+    assert costs.bytes_needed(small) > costs.bytes_likely(small) + 5e5
+    assert costs.bytes_needed(large) < 1.05 * costs.bytes_likely(large)
+    for length in (8, 64, 300):
+        rows = float(costs.rows_within(float(length), max_bytes=10e6, max_s=1e9))
+        fits = Shape(max(1, int(rows)), length, 0, 0)
+        assert rows < 1 or costs.bytes_needed(fits) <= 10e6 + 1
+
+
 def test_no_cost_is_negative_and_more_is_never_cheaper():
     costs = fit_costs(list(batches(3, 30, 0.3)), computes_padding=True)
     for rows, longest in itertools.product((1, 4, 64), (8, 128, 512)):
