@@ -18,7 +18,8 @@ from tokenizers import Tokenizer
 
 from bench.corpus import SEED, draw_lengths, fit_texts, korean_sentences, quality_texts
 from bench.gemm import measure_gemm
-from bench.models import SHAPE, embedding_folder
+from bench.models import embedding_folder
+from bench.source_models import SHAPE
 from data.errors import MatjipError
 from data.manifest import write_json
 from serving.batching.planner import TOKEN_BUDGET, plan_batches

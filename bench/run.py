@@ -23,7 +23,8 @@ from rich.table import Table
 
 from bench.figures import INT8_LIMITS, TARGETS, figures_of, fits, shown
 from bench.report import write_report
-from bench.side_by_side import ENVIRONMENT, ROOT
+from bench.side_by_side import ENVIRONMENT
+from bench.source_models import ROOT
 from data.manifest import write_json
 
 OUT: Final = ROOT / "var" / "bench"
@@ -50,7 +51,6 @@ class Part:
 
 
 TURNS: Final = (
-    (Part("models", 240.0, ("bench.models",)),),
     (Part("engine_speeds", 330.0, ("bench.engines", "{out}", "230")),),
     (Part("side_by_side", 280.0, ("bench.side_by_side", "{out}", "{own}")),),
     (Part("padding", 60.0, ("bench.padding", "{out}", "{padded}")),),
