@@ -41,6 +41,7 @@ EMBEDDING_MADE_BY: Final = (
     *MADE_BY,
     "bench/models.py",
     "serving/embedding_folder.py",
+    "serving/likeness.py",
     "serving/sentence_encoder.py",
     "serving/text_encoder.py",
     "training/activations.py",
