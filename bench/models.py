@@ -11,13 +11,12 @@ makes both where they are absent, says on standard error what it does, and print
 """
 
 import shutil
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from bench.corpus import calibration_texts, parity_sentences
+from bench.progress import say
 from bench.source_models import (
     MADE_BY,
     Name,
@@ -91,16 +90,12 @@ def make_models() -> None:
         folder = _embedding_folder(name)
         if (folder / MANIFEST_NAME).is_file():
             continue
-        _say(f"{name}: made anew, since what makes it changed or it was not whole")
+        say(f"{name}: made anew, since what makes it changed or it was not whole")
         source = make_source(name)
         remove_stale(folder, "embedding-*")
         shutil.rmtree(folder, ignore_errors=True)
         make(source, folder)
-        _say(f"{name}: whole")
-
-
-def _say(what: str) -> None:
-    print(f"{time.process_time():6.0f} CPU s  {what}", file=sys.stderr, flush=True)
+        say(f"{name}: whole")
 
 
 def _make_minilm(source: Path, folder: Path) -> None:
@@ -114,14 +109,14 @@ def _make_minilm(source: Path, folder: Path) -> None:
     _write_split(split)
     adopt_embedding(str(source), adopted, name="minilm")
     write_manifest(adopted, EMBEDDING_KIND, {})
-    _say("minilm: exporting")
+    say("minilm: exporting")
     export_embedding(adopted, split, exported, threads=1)
-    _say("minilm: quantising, each scheme until one holds")
+    say("minilm: quantising, each scheme until one holds")
     facts = quantize_embedding(exported, split, folder, threads=1).facts
     for graph, said in facts["formats"].items():
-        _say(f"minilm: {graph} {said.get('scheme', '')} {said['parity']}")
+        say(f"minilm: {graph} {said.get('scheme', '')} {said['parity']}")
     for graph, why in facts["left_out"].items():
-        _say(f"minilm: {graph} is left out: {why}")
+        say(f"minilm: {graph} is left out: {why}")
     shutil.rmtree(work)
 
 
@@ -158,16 +153,16 @@ def _make_electra(source: Path, folder: Path) -> None:
             folder / "source", pooling=spec.pooling, normalize=spec.normalize, attention=attention
         )
 
-    _say("electra-base: exporting for ONNX Runtime")
+    say("electra-base: exporting for ONNX Runtime")
     export_fused(model("eager"), folder / "model.onnx", [OUTPUT])
-    _say("electra-base: exporting for OpenVINO")
+    say("electra-base: exporting for OpenVINO")
     export_dynamo(model("sdpa"), folder / "graph.onnx", [OUTPUT])
     schemes = {name: formats[name]["scheme"] for name in (INT8, QDQ) if name in formats}
     if INT8 in schemes:
-        _say(f"electra-base: {INT8} by {schemes[INT8]!r}")
+        say(f"electra-base: {INT8} by {schemes[INT8]!r}")
         SCHEMES[schemes[INT8]](folder / "model.onnx", folder / INT8)
     if QDQ in schemes:
-        _say(f"electra-base: {QDQ} by {schemes[QDQ]!r}")
+        say(f"electra-base: {QDQ} by {schemes[QDQ]!r}")
         quantize_qdq(folder / "graph.onnx", folder / QDQ, _calibration(folder), scheme=schemes[QDQ])
     write_manifest(folder, EMBEDDING_KIND, {"schemes": schemes})
 
