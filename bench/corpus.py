@@ -21,6 +21,8 @@ from data.sources.synthetic import generate
 
 SEED: Final = 20261130
 QUALITY_TEXTS: Final = 600
+PARITY_TEXTS: Final = 400
+_MOST_CALIBRATION: Final = 400
 MEDIAN_TOKENS: Final = 32.3
 SPREAD: Final = 0.617
 """Of the logarithm: with the median it gives a mean of 39 tokens and a 95th percentile of 89."""
@@ -90,6 +92,12 @@ def token_lengths(texts: Sequence[str], tokenizer: Tokenizer) -> list[int]:
 def quality_texts() -> list[str]:
     """English sentences that MiniLM's quality is read on."""
     return english_sentences(seed=SEED)[:QUALITY_TEXTS]
+
+
+def parity_sentences() -> list[str]:
+    """English sentences that an INT8 scheme is chosen on; others than those it is judged on."""
+    first = QUALITY_TEXTS + _MOST_CALIBRATION
+    return english_sentences(seed=SEED)[first : first + PARITY_TEXTS]
 
 
 def calibration_texts(count: int, *, english: bool) -> list[str]:

@@ -26,9 +26,9 @@ from bench.models import embedding_folder
 from data.manifest import write_json
 
 LIMIT_MS: Final = 300.0
-TEXTS: Final = 192
+TEXTS: Final = 128
 STEP_S: Final = 10.0
-SHARES: Final = (0.7, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05)
+SHARES: Final = (0.7, 0.8, 0.9, 0.95, 1.0)
 OVERLOAD: Final = 5.0
 MOST_CPU_SHARE: Final = 0.7
 MOST_LAG_MS: Final = 50.0

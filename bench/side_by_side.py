@@ -25,12 +25,12 @@ import numpy as np
 from bench.competitor_worker import ONNX_INT8, OPENVINO_INT8
 from bench.corpus import quality_texts
 from bench.engines import speed_texts
-from bench.models import cache_folder, embedding_folder
+from bench.models import embedding_folder
+from bench.source_models import ROOT, Name, cache_folder, model_folder
 from data.manifest import write_json
 from serving.engines.protocol import Floats
 from training.retrieval_parity import measure_retrieval
 
-ROOT: Final = Path(__file__).parents[1]
 WORKER: Final = ROOT / "bench" / "competitor_worker.py"
 TEXTS: Final = 96
 BATCH_SIZES: Final = (8, 16, 32)
@@ -71,13 +71,13 @@ class Contestant:
     settings: dict[str, str]
     int8: bool = False
 
-    def command(self, model: str) -> list[str]:
+    def command(self, model: Name) -> list[str]:
         """What starts it."""
         if self.who == OWN:
             folder = embedding_folder(model)
             return [sys.executable, "-m", "bench.own_worker", str(folder), self.settings["engine"]]
         python = cache_folder() / self.environment / "bin" / "python"
-        folder = cache_folder() / "models" / model / self.folder
+        folder = model_folder(model) / self.folder
         return [str(python), str(WORKER), self.who, str(folder), json.dumps(self.settings)]
 
 
@@ -112,7 +112,7 @@ def competitors() -> list[Contestant]:
 class Running:
     """A contestant that has been started."""
 
-    def __init__(self, contestant: Contestant, model: str):
+    def __init__(self, contestant: Contestant, model: Name):
         """Start it; it loads its model meanwhile."""
         self.contestant = contestant
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed with the process

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from data.clauses import split_clauses
 from data.errors import ExportError
 from data.manifest import read_labelled_reviews
 from serving.engines.protocol import Floats
+from serving.likeness import cosines, neighbour_overlap
 
-NEIGHBOURS: Final = 10
 LEAST_TEXTS: Final = 50
 MOST_TEXTS: Final = 800
 
@@ -74,12 +73,6 @@ def parity_texts(part: Path, max_tokens: int) -> list[str]:
     return list(dict.fromkeys([*extremes, *reviews, *clauses]))[:MOST_TEXTS]
 
 
-def unit(vectors: Floats) -> NDArray[np.float64]:
-    """The same directions at length 1, (texts, dimensions)."""
-    wide = vectors.astype(np.float64)
-    return np.asarray(wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12))
-
-
 def measure_retrieval(source: Floats, export: Floats) -> RetrievalParity:
     """Compare the vectors of the same texts.
 
@@ -95,26 +88,14 @@ def measure_retrieval(source: Floats, export: Floats) -> RetrievalParity:
             f"vectors of shape {source.shape!r} and {export.shape!r} cannot be compared; embed "
             f"the same {LEAST_TEXTS} texts or more with both"
         )
-    a, b = unit(source), unit(export)
-    cosines = (a * b).sum(1)
-    shared = [
-        len(set(first) & set(second)) / NEIGHBOURS
-        for first, second in zip(nearest(a, a), nearest(b, b), strict=True)
-    ]
+    alike = cosines(source, export)
     return RetrievalParity(
-        texts=len(a),
-        cos_mean=float(cosines.mean()),
-        cos_p1=float(np.percentile(cosines, 1)),
-        cos_min=float(cosines.min()),
-        top10_overlap=float(np.mean(shared)),
+        texts=len(alike),
+        cos_mean=float(alike.mean()),
+        cos_p1=float(np.percentile(alike, 1)),
+        cos_min=float(alike.min()),
+        top10_overlap=neighbour_overlap(source, export),
     )
-
-
-def nearest(queries: NDArray[np.float64], corpus: NDArray[np.float64]) -> NDArray[np.int64]:
-    """(texts, 10): rows of the ten nearest texts of the corpus, the text itself left out."""
-    scores = queries @ corpus.T
-    np.fill_diagonal(scores, -np.inf)
-    return np.argpartition(-scores, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
 
 
 def broken_retrieval(parity: RetrievalParity, limits: RetrievalLimits) -> list[str]:

@@ -20,10 +20,10 @@ from serving.batching.planner import TOKEN_BUDGET, plan_batches, run_in_batches
 from serving.engines.choice import ENGINES
 from serving.engines.protocol import Engine, Floats, Outputs, TokenIds
 from serving.engines.tuned import MeasuredEngine
+from serving.likeness import NEIGHBOURS, cosines, neighbour_overlap
 from serving.text_model import TextModel
 from serving.windows import pad
 
-NEIGHBOURS: Final = 10
 LEAST_WINDOWS: Final = 2 * NEIGHBOURS
 _MEAN_TOKENS, _LOG_SPREAD, _FEWEST_TOKENS, _MOST_TOKENS = 39.0, 0.7, 4, 128
 _ALONE: Final = 32
@@ -218,22 +218,3 @@ def _row(name: str, run: _Run, reference: Floats, tokens: int) -> MeasuredEngine
 def _flat(outputs: Outputs) -> Floats:
     """All outputs of a window side by side, (windows, values)."""
     return np.concatenate([values.reshape(len(values), -1) for values in outputs.values()], axis=1)
-
-
-def cosines(one: Floats, other: Floats) -> Floats:
-    """Cosine of each row with its like, (rows,)."""
-    a, b = one.astype(np.float64), other.astype(np.float64)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return np.asarray((a * b).sum(1) / np.maximum(norms, 1e-12), dtype=np.float32)
-
-
-def neighbour_overlap(one: Floats, other: Floats) -> float:
-    """Share of each row's ten nearest rows, by cosine, that both agree on."""
-    nearest = []
-    for values in (one, other):
-        unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
-        scores = unit @ unit.T
-        np.fill_diagonal(scores, -np.inf)
-        nearest.append(np.argsort(-scores, axis=1, kind="stable")[:, :NEIGHBOURS])
-    shared = [len(set(a) & set(b)) for a, b in zip(*map(np.ndarray.tolist, nearest), strict=True)]
-    return float(np.mean(shared)) / NEIGHBOURS

@@ -1,8 +1,10 @@
 import json
+import os
 import time
 
 from bench.figures import TARGETS
-from bench.run import TURNS, Part, run_part
+from bench.run import BUDGET_S, ENVIRONMENT, TURNS, Part, run_part
+from bench.source_models import ROOT
 
 
 def test_every_part_has_a_file_that_a_figure_reads_or_the_report():
@@ -27,6 +29,27 @@ def test_a_part_that_fails_leaves_its_reason(tmp_path):
 def test_a_part_that_takes_too_long_is_ended(tmp_path):
     said = run_part(Part("slow", 0.05, ("bench.corpus",)), tmp_path, ends=time.monotonic() + 60)
     assert "not done after" in said
+
+
+def test_a_part_shows_how_far_it_is_and_keeps_all_that_it_says(tmp_path, monkeypatch):
+    (tmp_path / "talking.py").write_text(
+        "import sys\n"
+        "from bench.progress import say\n"
+        "print('noise of a library', file=sys.stderr)\n"
+        "say('half')\n"
+        "print('{\"value\": 1}')\n"
+    )
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", f"{ROOT}{os.pathsep}{tmp_path}")
+    shown = []
+    part = Part("talks", 60.0, ("talking",))
+    run_part(part, tmp_path, ends=time.monotonic() + 60, show=shown.append)
+    assert [line.split(": ")[-1] for line in shown] == ["half"]
+    assert "noise of a library" in (tmp_path / "talks.log").read_text()
+    assert json.loads((tmp_path / "talks.json").read_text()) == {"value": 1}
+
+
+def test_all_parts_fit_the_time_they_have_together():
+    assert sum(max(part.seconds for part in turn) for turn in TURNS) <= BUDGET_S
 
 
 def test_a_part_without_time_is_not_begun(tmp_path):

@@ -8,9 +8,9 @@ from data.errors import ArtifactError, DataUnfitError
 from data.manifest import read_labelled_reviews, read_manifest, write_labelled_reviews
 from serving.embedding_folder import EMBEDDING_KIND, read_embedding_spec
 from serving.engines.choice import load_embedder
+from serving.likeness import unit
 from training.embedding import train_embedding
 from training.embedding_recipe import ContrastiveSettings
-from training.retrieval_parity import unit
 
 
 def test_the_folder_is_whole_and_says_what_it_was_made_by(

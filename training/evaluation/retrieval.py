@@ -30,10 +30,10 @@ from data.manifest import (
 from data.sources.synthetic_lexicon import lexicon
 from serving.embedding_folder import EMBEDDING_KIND
 from serving.engines.choice import engines_of, load_embedder, plain_engine
+from serving.likeness import unit
 from training.embedding_pairs import retyped, scored_pairs
 from training.evaluation.retrieval_report import render_retrieval_html, render_retrieval_markdown
 from training.evaluation.retrieval_settings import RetrievalSettings
-from training.retrieval_parity import unit
 
 EVALUATION_KIND: Final = "embedding_evaluation"
 CANDIDATE: Final = "candidate"

@@ -24,12 +24,7 @@ from serving.engines.choice import (
     unfit_engines,
 )
 from serving.engines.hardware import this_hardware
-from serving.engines.measuring import (
-    cosines,
-    measure_engines,
-    neighbour_overlap,
-    sample_windows,
-)
+from serving.engines.measuring import measure_engines, sample_windows
 from serving.engines.protocol import Engine, Outputs, TokenIds
 from serving.engines.tune import judge, reference_engine, tune_engine
 from serving.engines.tuned import MeasuredEngine, QualityBudget, choice_path, costs_path
@@ -261,16 +256,6 @@ def test_made_up_windows_have_the_lengths_asked_for(small_model):
 def test_too_few_windows_are_refused():
     with pytest.raises(EngineError, match="3 windows are too few"):
         measure_engines([], pytest.fail, [[1]] * 3, 0)
-
-
-def test_likeness_is_measured_as_it_is_named():
-    values = np.eye(24, dtype=np.float32) + 0.01 * np.arange(24 * 24).reshape(24, 24) / 576
-    values = values.astype(np.float32)
-    assert cosines(values, 3 * values) == pytest.approx(np.ones(24), abs=1e-6)
-    assert cosines(values, -values) == pytest.approx(-np.ones(24), abs=1e-6)
-    assert neighbour_overlap(values, 2 * values) == 1.0
-    shuffled = np.random.default_rng(0).normal(size=(24, 8)).astype(np.float32)
-    assert neighbour_overlap(values, shuffled) < 0.8
 
 
 def test_the_command_shows_keeps_and_explains(small_model, tmp_path, monkeypatch):
