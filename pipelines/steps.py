@@ -10,6 +10,7 @@ from kfp.dsl.graph_component import GraphComponent
 
 from data.errors import SettingsError
 from pipelines.local import RunRecord
+from pipelines.make_targets import make_target
 
 ARTIFACT_CLASSES: Final = {"system.Dataset": dsl.Dataset, "system.Model": dsl.Model}
 
@@ -25,8 +26,8 @@ def _earlier(run: RunRecord, producer: str, output: str) -> Any:
     record = run.step(producer)
     if record is None or output not in record.outputs:
         raise SettingsError(
-            f"step {producer!r} has not run in {run.run_id!r}; run `make {producer}` first, "
-            "or name another run with RUN=…"
+            f"step {producer!r} has not run in {run.run_id!r}; run `make {make_target(producer)}` "
+            "first, or name another run with RUN=…"
         )
     return record.outputs[output]
 
@@ -96,7 +97,8 @@ def one_step(
     parameters, artifacts = _parameters(graph, step, run), _artifacts(graph, step, run)
     if unknown := set(overrides) - set(parameters):
         raise SettingsError(
-            f"step {step!r} has no parameter {sorted(unknown)!r}; it has {sorted(parameters)}"
+            f"`make {make_target(step)}` has no setting {sorted(unknown)!r}; it has "
+            f"{sorted(parameters)}"
         )
     # --set version=2 is read as a number, and versions are text.
     given = {

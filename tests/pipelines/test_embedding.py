@@ -8,10 +8,10 @@ from rich.console import Console
 
 from data.errors import SettingsError
 from pipelines.arguments import embedding_arguments
-from pipelines.cli import STEPS
 from pipelines.deployments import deployments_of
 from pipelines.embedding import show_embedding
 from pipelines.local import Home, RunRecord, StepRecord
+from pipelines.make_targets import STEPS
 from pipelines.placement import local_placement
 from pipelines.steps import one_step
 from pipelines.train_embedding import train_embedding
