@@ -6,7 +6,6 @@ python -m pipelines.cli --help
 import json
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -17,25 +16,15 @@ from data.contract import json_schemas
 from data.errors import MatjipError, SettingsError
 from data.labelling import labelling_config
 from data.manifest import read_manifest, write_json, write_text_atomically
-from pipelines.arguments import (
-    compare_arguments,
-    engine_arguments,
-    home_from_environment,
-    tracking_uri,
-    train_arguments,
-)
+from pipelines.arguments import home_from_environment, tracking_uri
+from pipelines.chosen_runs import deployments_for, run_for
 from pipelines.cluster import GRAPHS, compile_graphs, submit_graph
 from pipelines.demo import run_demo
-from pipelines.deployments import (
-    begun,
-    deployments_of,
-    gateway_options,
-    latest_deployments,
-    latest_run,
-)
+from pipelines.deployments import gateway_options
 from pipelines.embedding import run_embedding
 from pipelines.language import run_language
-from pipelines.local import Home, RunRecord, load_run, new_run, run_graph, source_digest
+from pipelines.local import run_graph, source_digest
+from pipelines.make_targets import STEPS
 from pipelines.placement import local_placement
 from pipelines.real_data import run_real_data
 from pipelines.steps import one_step
@@ -46,48 +35,6 @@ from serving.vllm_report import report_path
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 PLACEMENT: Final = Path("pipelines/placement.yaml")
-_ENCODER: Final = ("train-and-deploy", "train-encoder")
-_LANGUAGE: Final = ("train-and-deploy", "train-language")
-_EMBEDDING: Final = ("train-embedding",)
-_ENGINE: Final = ("build-engine",)
-_LABELLED: Final = (*_ENCODER, *_EMBEDDING)
-_FIRST: Final = "run `make demo`, or the steps before, or name a run: RUN=…"
-_FIRST_EMBEDDING: Final = "run `make embedding` first, or name a run: RUN=train-embedding-…"
-_TRAFFIC: Final = ("compare-and-promote",)
-STEPS: Final = {
-    "ingest": (_LABELLED, "ingest-labels"),
-    "validate": (_LABELLED, "validate-labels"),
-    "split": (_LABELLED, "split-dataset"),
-    "pretrain": (_ENCODER, "pretrain-encoder"),
-    "train-sentiment": (_ENCODER, "train-sentiment"),
-    "export": (_ENCODER, "export-onnx"),
-    "quantize": (_ENCODER, "quantize-encoder"),
-    "evaluate": (_ENCODER, "evaluate-sentiment"),
-    "gate": (_ENCODER, "gate-model"),
-    "register": (_ENCODER, "register-model"),
-    "deploy": (_ENCODER, "deploy-challenger"),
-    "targets": (_LANGUAGE, "build-targets"),
-    "pretrain-llm": (_LANGUAGE, "pretrain-llm"),
-    "train-llm": (_LANGUAGE, "train-llm"),
-    "merge-llm": (_LANGUAGE, "merge-llm"),
-    "quantize-llm": (_LANGUAGE, "quantize-llm"),
-    "compare-llm": (_LANGUAGE, "compare-llm"),
-    "evaluate-llm": (_LANGUAGE, "evaluate-llm"),
-    "gate-llm": (_LANGUAGE, "gate-llm"),
-    "register-llm": (_LANGUAGE, "register-llm"),
-    "deploy-llm": (_LANGUAGE, "deploy-llm"),
-    "train-embedding": (_EMBEDDING, "train-embedding"),
-    "export-embedding": (_EMBEDDING, "export-embedding"),
-    "quantize-embedding": (_EMBEDDING, "quantize-embedding"),
-    "check-tensorrt": (_EMBEDDING, "check-tensorrt"),
-    "evaluate-embedding": (_EMBEDDING, "evaluate-embedding"),
-    "register-embedding": (_EMBEDDING, "register-embedding"),
-    "deploy-embedding": (_EMBEDDING, "deploy-embedding"),
-    "build-engine": (_ENGINE, "build-engine"),
-    "compare": (_TRAFFIC, "compare-arms"),
-    "promote": (_TRAFFIC, "promote-model"),
-}
-"""What `make` calls a step → the graphs that have it, and its name there."""
 
 
 def _settings(given: list[str]) -> dict[str, Any]:
@@ -192,50 +139,13 @@ def tune_engine(
 ) -> None:
     """Choose the engines of the models that were deployed last, by measuring."""
     home = home_from_environment()
-    tune_engines(_deployments(home, run), arguments or [])
+    tune_engines(deployments_for(home, run), arguments or [])
 
 
 @app.command("real-data")
 def real_data() -> None:
     """Train and report on real Korean reviews."""
     run_real_data(home_from_environment(), folder=os.environ.get("MATJIP_REAL_DATA"))
-
-
-def _run_for(home: Home, graphs: Sequence[str], run_id: str | None) -> RunRecord:
-    """The run that is named, else the last of these graphs, else a new one of the first.
-
-    Raises:
-        SettingsError: the named run has no such step, or another graph has to run first.
-    """
-    named = load_run(home, run_id) if run_id else None
-    if named is not None and named.graph in graphs:
-        return named
-    if graphs == _ENGINE:  # of the last model, not of the one that had engines last
-        model = named or latest_run(home, _EMBEDDING, _FIRST_EMBEDDING)
-        return new_run(home, graphs[0], engine_arguments(home, model))
-    if graphs == _TRAFFIC and named is not None:
-        return new_run(home, graphs[0], compare_arguments(home, named))
-    if named is not None:
-        raise SettingsError(
-            f"run {run_id!r} is of {named.graph!r}, which has no such step; name one of "
-            f"{' or '.join(graphs)}: RUN=…, or leave RUN out"
-        )
-    # Steps that graphs share go on in the run that the classifier's next step takes.
-    searched = _ENCODER if graphs == _LABELLED else graphs
-    runs = [run for graph in searched if (run := load_run(home, None, graph=graph))]
-    if runs:
-        return max(runs, key=begun)
-    if graphs == _EMBEDDING:
-        return latest_run(home, _EMBEDDING, _FIRST_EMBEDDING)
-    if graphs == _TRAFFIC:
-        return new_run(home, graphs[0], compare_arguments(home, latest_run(home, _ENCODER, _FIRST)))
-    return new_run(home, graphs[0], train_arguments(home))
-
-
-def _deployments(home: Home, run_id: str | None) -> dict[str, Path]:
-    """What a named run deployed, else the last of each kind."""
-    run = load_run(home, run_id) if run_id else None
-    return latest_deployments(home) if run is None else deployments_of(run)
 
 
 @app.command()
@@ -249,7 +159,7 @@ def step(
         raise SettingsError(f"no step {name!r}; the steps are {sorted(STEPS)}")
     home = home_from_environment()
     graphs, task = STEPS[name]
-    record = _run_for(home, graphs, run)
+    record = run_for(home, graphs, run)
     graph = GRAPHS[record.graph](local_placement(source_digest()))
     alone = one_step(graph, task, record, _settings(given or []))
     run_graph(alone, {}, record, home, caching=False)
@@ -297,7 +207,7 @@ def serve(
     """Serve the last deployment of each kind on 127.0.0.1, until Ctrl-C."""
     home = home_from_environment()
     command = [sys.executable, "-m", "serving.gateway.app"]
-    command += gateway_options(_deployments(home, run))
+    command += gateway_options(deployments_for(home, run))
     print(f"http://127.0.0.1:{port}/docs", flush=True)
     environment = os.environ | {"MATJIP_STORE_URL": home.store_url}
     os.execve(sys.executable, [*command, "--port", str(port)], environment)  # noqa: S606

@@ -1,11 +1,11 @@
 """What runs have deployed, as the options of the gateway."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from data.errors import SettingsError
-from pipelines.local import Home, RunRecord, load_run
+from pipelines.local import Home, RunRecord
 from serving.embedding_deployment import EMBEDDING_DEPLOYMENT_NAME
 from serving.registry.language_deploy import DEPLOYMENT_NAME
 
@@ -73,19 +73,6 @@ def latest_deployments(home: Home) -> dict[str, Path]:
             "nothing has been deployed yet; run `make demo`, `make embedding`, or the steps before"
         )
     return found
-
-
-def latest_run(home: Home, graphs: Sequence[str], advice: str) -> RunRecord:
-    """The last run of these graphs.
-
-    Raises:
-        SettingsError: there is none; the message ends with ``advice``.
-    """
-    runs = [load_run(home, None, graph=graph) for graph in graphs]
-    found = [run for run in runs if run is not None]
-    if not found:
-        raise SettingsError(f"there is no run of {' or '.join(graphs)} yet; {advice}")
-    return max(found, key=begun)
 
 
 def begun(run: RunRecord) -> str:

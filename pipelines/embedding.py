@@ -66,6 +66,7 @@ def embedding_summary(run: RunRecord) -> dict[str, Any]:
         "left_out": facts["left_out"],
         "metrics": measured["metrics"],
         "engines": measured["engines"],
+        "queries": measured["queries"],
         "verdict": measured["verdict"],
         "reason": measured["reason"],
         "tensorrt": checked["graphs"],
@@ -100,6 +101,7 @@ def show_embedding(console: Console, summary: dict[str, Any]) -> None:
     for figure in summary["metrics"][names[0]]:
         found.add_row(figure, *(shown_figure(summary["metrics"][name][figure]) for name in names))
     console.print(found)
+    console.print(summary["queries"], markup=False)
     for name, why in summary["left_out"].items():
         console.print(f"{name} was left out: {why}", markup=False)
     said = summary["registration"]

@@ -31,6 +31,7 @@ from pydantic import BaseModel, ConfigDict
 
 from data.errors import MatjipError, SettingsError
 from data.manifest import write_text_atomically
+from pipelines.make_targets import make_target
 from pipelines.progress import StepView
 
 _IMPORTER = re.compile(r"importer(-\d+)?$")
@@ -94,7 +95,7 @@ class RunRecord(BaseModel):
         if record is None or output not in record.outputs:
             raise SettingsError(
                 f"run {self.run_id!r} has no output {output!r} of step {step!r}; "
-                f"run that step first (`make {step}`), or name another run with RUN=…"
+                f"run `make {make_target(step)}` first, or name another run with RUN=…"
             )
         return Path(record.outputs[output]["uri"])
 

@@ -10,6 +10,7 @@ from kfp.dsl.graph_component import GraphComponent
 
 from data.errors import SettingsError
 from pipelines.local import RunRecord
+from pipelines.make_targets import make_target
 
 ARTIFACT_CLASSES: Final = {"system.Dataset": dsl.Dataset, "system.Model": dsl.Model}
 
@@ -25,19 +26,22 @@ def _earlier(run: RunRecord, producer: str, output: str) -> Any:
     record = run.step(producer)
     if record is None or output not in record.outputs:
         raise SettingsError(
-            f"step {producer!r} has not run in {run.run_id!r}; run `make {producer}` first, "
-            "or name another run with RUN=…"
+            f"step {producer!r} has not run in {run.run_id!r}; run `make {make_target(producer)}` "
+            "first, or name another run with RUN=…"
         )
     return record.outputs[output]
 
 
-def _parameter(source: Any, run: RunRecord, defaults: Mapping[str, Any]) -> Any:
-    """The value of one of a step's parameters, as the graph wires it."""
+def _parameter(key: str, source: Any, run: RunRecord, defaults: Mapping[str, Any]) -> Any:
+    """The value of a step's parameter of that name, as the graph wires it."""
     kind = source.WhichOneof("kind")
     if kind == "component_input_parameter":
         name = source.component_input_parameter
         if name not in run.arguments and name not in defaults:
-            raise SettingsError(f"run {run.run_id!r} has no argument {name!r}; pass --set {name}=…")
+            raise SettingsError(
+                f"run {run.run_id!r} has no argument {name!r}; pass ARGS='--set {key}=…', or name "
+                "another run with RUN=…"
+            )
         return run.arguments.get(name, defaults.get(name))
     if kind == "task_output_parameter":
         wired = source.task_output_parameter
@@ -45,7 +49,9 @@ def _parameter(source: Any, run: RunRecord, defaults: Mapping[str, Any]) -> Any:
     return _plain(source.runtime_value.constant)
 
 
-def _parameters(graph: GraphComponent, step: str, run: RunRecord) -> dict[str, Any]:
+def _parameters(
+    graph: GraphComponent, step: str, run: RunRecord, overrides: Mapping[str, Any]
+) -> dict[str, Any]:
     root = graph.pipeline_spec.root
     defaults = {
         name: _plain(parameter.default_value)
@@ -53,7 +59,7 @@ def _parameters(graph: GraphComponent, step: str, run: RunRecord) -> dict[str, A
         if parameter.HasField("default_value")
     }
     values = {
-        name: _parameter(source, run, defaults)
+        name: overrides[name] if name in overrides else _parameter(name, source, run, defaults)
         for name, source in root.dag.tasks[step].inputs.parameters.items()
     }
     # KFP wires an f-string through hidden parameters that stand as placeholders in its text.
@@ -93,23 +99,26 @@ def one_step(
     spec = graph.pipeline_spec
     if step not in spec.root.dag.tasks:
         raise SettingsError(f"no step {step!r}; the steps are {sorted(spec.root.dag.tasks)}")
-    parameters, artifacts = _parameters(graph, step, run), _artifacts(graph, step, run)
+    parameters = _parameters(graph, step, run, overrides)
+    artifacts = _artifacts(graph, step, run)
     if unknown := set(overrides) - set(parameters):
         raise SettingsError(
-            f"step {step!r} has no parameter {sorted(unknown)!r}; it has {sorted(parameters)}"
+            f"`make {make_target(step)}` has no setting {sorted(unknown)!r}; it has "
+            f"{sorted(parameters)}"
         )
-    # --set version=2 is read as a number, and versions are text.
-    given = {
-        key: str(value) if isinstance(parameters[key], str) and isinstance(value, int) else value
-        for key, value in overrides.items()
-    }
     name = step.replace("-", "_")
     component = getattr(importlib.import_module(f"components.{name}"), name)
+    types = component.component_spec.inputs
+    # --set version=2 is read as a number, and versions are text.
+    values = {
+        key: str(value) if types[key].type == "String" and isinstance(value, int) else value
+        for key, value in parameters.items()
+    }
     executor = spec.components[spec.root.dag.tasks[step].component_ref.name].executor_label
     image = spec.deployment_spec["executors"][executor]["container"]["image"]
     classes = {
         key: ARTIFACT_CLASSES[definition.type.split("@")[0]]
-        for key, definition in component.component_spec.inputs.items()
+        for key, definition in types.items()
         if definition.type.startswith("system.")
     }
 
@@ -121,6 +130,6 @@ def one_step(
             ).output
             for key, path in artifacts.items()
         }
-        component(**(parameters | given), **imported).set_container_image(image)
+        component(**values, **imported).set_container_image(image)
 
     return single

@@ -4,17 +4,15 @@ Either a published model is taken as it is (``pretrained``), or a small one is m
 tokenizer and an encoder (training/pretraining.py), then contrastive training on pairs of texts.
 """
 
-from importlib import resources
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from data.errors import SettingsError
 from data.manifest import canonical_digest
 from data.settings import parse_settings
 from serving.embedding_folder import Pooling
 from training.recipe import EncoderSettings, PretrainingSettings, Recipe, Share, WindowSettings
+from training.recipe_files import recipe_text
 
 QuantizedFormat = Literal["int8", "qdq"]
 
@@ -105,17 +103,4 @@ def embedding_recipe_text(name_or_path: str) -> str:
     Raises:
         SettingsError: there is no such recipe, or it has wrong keys or values.
     """
-    shipped = resources.files("training") / "recipes"
-    path = Path(name_or_path)
-    try:
-        if path.suffix in {".yaml", ".yml"}:
-            text = path.read_text(encoding="utf-8")
-        else:
-            text = (shipped / f"{name_or_path}.yaml").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"cannot read recipe {name_or_path!r}: {error}; pass a path to a .yaml file in UTF-8, "
-            "or the name of one in training/recipes"
-        ) from error
-    parse_embedding_recipe(text, where=f"recipe {name_or_path!r}")
-    return text
+    return recipe_text(name_or_path, parse_embedding_recipe)

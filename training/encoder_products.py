@@ -1,7 +1,8 @@
-"""Which matrix products of a dynamo-exported encoder belong to its layers, and what each is for.
+"""Which matrix products of an exported encoder belong to its layers, and what each is for.
 
-Read from how the graph is wired, never from names, so that ELECTRA, BERT, RoBERTa and their like
-are all found. What has no role (embeddings, their projection, pooling, heads) stays in float.
+Read from how the graph is wired, never from names, so that ELECTRA, BERT, RoBERTa, DistilBERT,
+MPNet and their like are all found. What has no role (embeddings, their projection, pooling, heads)
+stays in float.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,8 @@ from data.errors import ExportError
 Role = Literal["attention in", "attention out", "ffn up", "ffn down"]
 ROLES: Final[tuple[Role, ...]] = ("attention in", "attention out", "ffn up", "ffn down")
 
-_ACTIVATIONS: Final = frozenset({"Erf", "Gelu", "Relu", "Tanh", "Sigmoid", "Elu"})
+_FUSED_ACTIVATIONS: Final = frozenset({"BiasGelu", "FastGelu", "QuickGelu"})
+_ACTIVATIONS: Final = _FUSED_ACTIVATIONS | {"Erf", "Gelu", "Relu", "Tanh", "Sigmoid", "Elu"}
 _PASSED: Final = _ACTIVATIONS | {"Add", "Mul", "Div", "Sub", "Pow", "Reshape", "Transpose", "Cast"}
 """What lies between a product and what gives it its role; anything else ends the search."""
 
@@ -110,8 +112,27 @@ def _ranks(model: onnx.ModelProto) -> dict[str, int]:
     }
 
 
+def ffn_down_products(graph: onnx.GraphProto) -> frozenset[str]:
+    """Names of the products that bring an activation's outputs back to the hidden size.
+
+    Args:
+        graph: of either exporter, fused or not.
+    """
+    wiring = Wiring(graph)
+    return frozenset(
+        node.name
+        for node in graph.node
+        if node.op_type == "MatMul"
+        and node.input[1] in wiring.constants
+        and wiring.role(node) == "ffn down"
+    )
+
+
 def encoder_products(model: onnx.ModelProto) -> list[Product]:
     """Products of the encoder's layers, in the graph's order.
+
+    Args:
+        model: of the dynamo exporter.
 
     Raises:
         ExportError: there are none, as in a graph whose attention is fused into one operator.

@@ -4,19 +4,15 @@ Comes in: YAML text. Goes out: a frozen ``LanguageRecipe``. Unknown keys and wro
 of them at once, each with its key.
 """
 
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from data.errors import SettingsError
 from data.manifest import canonical_digest
 from data.prompts import TASKS, Task
 from data.settings import parse_settings
 from serving.vllm_launch import Capability, check_format
-
-RECIPES: Final = "training.recipes"
+from training.recipe_files import recipe_text
 
 
 class _Settings(BaseModel):
@@ -129,29 +125,19 @@ class LanguageRecipe(_Settings):
         return canonical_digest(self.model_dump(mode="json"))
 
 
-def parse_language_recipe(text: str) -> LanguageRecipe:
+def parse_language_recipe(text: str, *, where: str = "language recipe") -> LanguageRecipe:
     """A recipe from YAML text.
 
     Raises:
         SettingsError: names every wrong key at once.
     """
-    return parse_settings(LanguageRecipe, text, where="language recipe")
+    return parse_settings(LanguageRecipe, text, where=where)
 
 
-def language_recipe_text(name: str) -> str:
-    """The YAML text of a recipe by name (``training/recipes/<name>.yaml``) or by path.
+def language_recipe_text(name_or_path: str) -> str:
+    """The YAML text of a recipe in training/recipes by name, or of any by path; checked.
 
     Raises:
-        SettingsError: there is no such recipe.
+        SettingsError: there is no such recipe, or it has wrong keys or values.
     """
-    if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if path.is_file():
-            return path.read_text(encoding="utf-8")
-    else:
-        file = resources.files(RECIPES.split(".", maxsplit=1)[0]) / "recipes" / f"{name}.yaml"
-        if file.is_file():
-            return file.read_text(encoding="utf-8")
-    raise SettingsError(
-        f"no language recipe {name!r}; give a .yaml path, or a name from training/recipes"
-    )
+    return recipe_text(name_or_path, parse_language_recipe)

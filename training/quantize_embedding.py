@@ -21,6 +21,7 @@ from serving.embedder import Embedder
 from serving.embedding_folder import EMBEDDING_KIND, read_embedding_spec
 from serving.windows import pad
 from training.activations import Batch
+from training.encoder_products import ffn_down_products
 from training.export import precision_in_graph, quietly
 from training.export_embedding import copy_folder, embedder_of, graph_facts
 from training.qdq import SCHEMES as QDQ_SCHEMES
@@ -35,12 +36,9 @@ Quantise = Callable[[Path, Path], QdqReport | None]
 """From a graph to a quantised one."""
 
 
-def _is_ffn_down(node: onnx.NodeProto) -> bool:
-    return "output/dense" in node.name and "attention" not in node.name
-
-
 def _is_projection(node: onnx.NodeProto) -> bool:
-    return node.name.startswith("/dense/")  # after the pooling: one row a text
+    # SentenceEncoder's own name, whatever the backbone: after the pooling, one row a text.
+    return node.name.startswith("/dense/")
 
 
 def _by_batch(source: Path, target: Path) -> None:
@@ -48,11 +46,12 @@ def _by_batch(source: Path, target: Path) -> None:
 
 
 def _by_batch_but_ffn_down(source: Path, target: Path) -> None:
+    down = ffn_down_products(onnx.load(str(source)).graph)
     quantize_products(
         source,
         target,
         ("MatMul", "Attention"),
-        lambda node: _is_projection(node) or _is_ffn_down(node),
+        lambda node: _is_projection(node) or node.name in down,
     )
 
 

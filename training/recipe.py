@@ -4,15 +4,13 @@ A YAML file becomes a frozen ``Recipe`` once, at the edge. Unknown keys and wron
 of them at once, each with its key.
 """
 
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from data.errors import SettingsError
 from data.manifest import canonical_digest
 from data.settings import parse_settings
+from training.recipe_files import recipe_text
 
 Share = float
 
@@ -140,19 +138,4 @@ def read_recipe(name_or_path: str) -> str:
     Raises:
         SettingsError: there is no such recipe, or it has wrong keys or values.
     """
-    shipped = resources.files("training") / "recipes"
-    path = Path(name_or_path)
-    try:
-        if path.suffix in {".yaml", ".yml"}:
-            text = path.read_text(encoding="utf-8")
-        else:
-            text = (shipped / f"{name_or_path}.yaml").read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"recipe {name_or_path!r} is not UTF-8: {error}; save it so") from error
-    except OSError as error:
-        known = sorted(p.name[:-5] for p in shipped.iterdir() if p.name.endswith(".yaml"))
-        raise SettingsError(
-            f"no recipe {name_or_path!r}: pass a path to a .yaml file, or one of {known}"
-        ) from error
-    parse_recipe(text, where=f"recipe {name_or_path!r}")
-    return text
+    return recipe_text(name_or_path, parse_recipe)

@@ -8,10 +8,10 @@ from rich.console import Console
 
 from data.errors import SettingsError
 from pipelines.arguments import embedding_arguments
-from pipelines.cli import STEPS
 from pipelines.deployments import deployments_of
 from pipelines.embedding import show_embedding
 from pipelines.local import Home, RunRecord, StepRecord
+from pipelines.make_targets import STEPS
 from pipelines.placement import local_placement
 from pipelines.steps import one_step
 from pipelines.train_embedding import train_embedding
@@ -129,6 +129,7 @@ def test_the_end_shows_every_format_every_figure_and_what_was_left_out():
             "left_out": {"int8.onnx": {"all": ["cos_mean=0.9 < 0.995"]}},
             "metrics": {"candidate": {"retyped_mrr": FIGURE}, "tfidf": {"retyped_mrr": FIGURE}},
             "engines": {"candidate": "onnxruntime-fp32"},
+            "queries": "made as training's pairs are",
             "verdict": "pass",
             "reason": "as good as fp32",
             "registration": {"name": "matjip-embedding", "version": "4"},
@@ -138,4 +139,5 @@ def test_the_end_shows_every_format_every_figure_and_what_was_left_out():
     for part in ("model.onnx", "0.97100", "accepted", "retyped_mrr", "0.812", "onnxruntime-fp32"):
         assert part in shown
     assert "int8.onnx was left out" in shown
+    assert "made as training's pairs are" in shown
     assert "matjip-embedding version 4" in shown

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.arguments import gold_labels
-from pipelines.cli import STEPS
 from pipelines.local import Home, RunRecord, load_run
+from pipelines.make_targets import STEPS
 from serving.registry.aliases import read_ledger
 from serving.registry.connection import connect
 

@@ -89,7 +89,7 @@ def test_unknown_runs_and_outputs_are_told(tmp_path: Path) -> None:
         load_run(home, "x")
     run = RunRecord(run_id="r", graph="g", status="running", arguments={})
     save_run(home, run)
-    with pytest.raises(SettingsError, match="make split-dataset"):
+    with pytest.raises(SettingsError, match="make split`"):
         run.artifact("split-dataset", "split")
 
 

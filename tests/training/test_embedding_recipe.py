@@ -49,9 +49,3 @@ def test_every_wrong_key_is_named_at_once():
         "demanded.0='fp8'",
     ):
         assert part in said
-
-
-@pytest.mark.parametrize("name", ["none-such", "none/such.yaml"])
-def test_a_recipe_that_is_not_there_is_refused(name):
-    with pytest.raises(SettingsError, match="none"):
-        embedding_recipe_text(name)

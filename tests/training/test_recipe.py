@@ -104,25 +104,6 @@ def test_the_digest_follows_every_setting_and_nothing_else():
         assert one.digest != other.digest
 
 
-def test_an_unknown_recipe_names_the_known_ones():
-    with pytest.raises(SettingsError, match="'nope'") as refused:
-        read_recipe("nope")
-    assert all(name in str(refused.value) for name in SHIPPED)
-
-
-def test_files_that_are_no_recipe_are_refused_by_name(tmp_path):
-    with pytest.raises(SettingsError, match="pass a path"):
-        read_recipe(str(tmp_path / "absent.yaml"))
-    garbled = tmp_path / "garbled.yaml"
-    garbled.write_bytes(b"name: \xff\xfe")
-    with pytest.raises(SettingsError, match=r"garbled\.yaml"):
-        read_recipe(str(garbled))
-    wrong = tmp_path / "wrong.yml"
-    wrong.write_text("name: x\nsead: 1")
-    with pytest.raises(SettingsError, match=r"wrong\.yml.*sead=1"):
-        read_recipe(str(wrong))
-
-
 def test_a_recipe_does_not_change():
     with pytest.raises(ValidationError, match="frozen"):
         Recipe(name="x").seed = 5  # type: ignore[misc]

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from data.errors import MetricError, SettingsError
-from data.manifest import write_manifest
+from data.manifest import read_manifest, write_manifest
+from serving.embedding_folder import EMBEDDING_KIND
 from serving.engines.choice import plain_engine
 from training.evaluation import retrieval
 from training.evaluation.retrieval import evaluate_embedding
+from training.evaluation.retrieval_report import MADE_AS_TRAINED
 from training.evaluation.retrieval_settings import RetrievalSettings
 
 SETTINGS = RetrievalSettings(resamples=100, margin=0.1)
@@ -57,7 +59,26 @@ def test_int8_its_parent_the_other_engines_and_tfidf_stand_side_by_side(
     assert "onnxruntime-fp32 serves until" in page
     assert "torch-int8" in page
     assert "openvino-int8 was not measured" in page
-    assert "KorSTS" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    shown = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "KorSTS" in shown
+    # This model was trained on the noise that the queries are made of.
+    assert said["queries"] == MADE_AS_TRAINED
+    assert shown.endswith(f"{MADE_AS_TRAINED}\n")
+    assert MADE_AS_TRAINED in page
+
+
+def test_a_published_model_is_not_said_to_know_the_noise(
+    embedding_onnx, language_split, tmp_path, monkeypatch
+):
+    figure = {"retyped_mrr": {"value": 0.9, "low": 0, "high": 1, "n": 3}}
+    monkeypatch.setattr(retrieval, "_figures", lambda how, reviews, settings: figure)
+    model = tmp_path / "model"
+    shutil.copytree(embedding_onnx, model)
+    facts = read_manifest(model, EMBEDDING_KIND).facts | {"pretrained": "someone/published"}
+    write_manifest(model, EMBEDDING_KIND, facts)
+    evaluate_embedding(language_split, model, tmp_path / "out", settings=SETTINGS)
+    shown = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert shown.endswith("not trained on; people may err otherwise.\n")
 
 
 def test_a_format_that_finds_less_than_fp32_does_not_pass(
