@@ -54,7 +54,7 @@ class Reply(BaseModel):
         latency_ms: from when it was due to the end of the reply; None without one.
         status: of HTTP; 0 without a reply.
         problem: what is wrong with the reply, empty if nothing.
-        retry_after: whether a refusal said when to come again.
+        retry_after: whether a refusal said in how many seconds to come again, one or more.
     """
 
     at_s: float
@@ -148,7 +148,7 @@ class Client:
             return
         reply.latency_ms = (time.perf_counter() - began - reply.at_s) * 1e3
         reply.status = status
-        reply.retry_after = b"retry-after" in headers
+        reply.retry_after = int(headers.get(b"retry-after", b"0")) >= 1
         said = headers.get(b"x-request-id", b"").decode()
         self.seen[said] += 1
         reply.problem = wrong_reply(f"{number}", said, status, body)
