@@ -101,16 +101,17 @@ def test_a_minute_of_five_times_too_much(
             patience_s=DEADLINE_S + 5.0,
             core=cores[-1],
         )
-        load, minute = start_load(plan, tmp_path), Core(cores[0], site.process)
+        minute = Core(cores[0], site.process)
         ends, left_s = time.monotonic() + MINUTE_S, 0.0
-        while load.poll() is None:
-            asked = time.monotonic()
-            assert site.is_ready()
-            ready_s.append(time.monotonic() - asked)
-            if time.monotonic() < ends:
-                held_bytes.append(site.resident_bytes())
-                left_s = minute.left_s()
-            time.sleep(0.5)
+        with start_load(plan, tmp_path) as load:
+            while load.poll() is None:
+                asked = time.monotonic()
+                assert site.is_ready()
+                ready_s.append(time.monotonic() - asked)
+                if time.monotonic() < ends:
+                    held_bytes.append(site.resident_bytes())
+                    left_s = minute.left_s()
+                time.sleep(0.5)
         asked = time.monotonic()
         assert site.client.post("/v1/embeddings", json={"input": TEXT}).status_code == 200
         assert time.monotonic() - asked < AT_ONCE_S

@@ -41,6 +41,10 @@ class VllmServer:
         for part in psutil.Process(self.process.pid).children(recursive=True):
             part.suspend()
 
+    def last_words(self) -> str:
+        """The end of its log: why it failed, if it did."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-80:])
+
     def callers(self) -> int:
         """How many connections to it are open."""
         port = int(self.url.rpartition(":")[2])

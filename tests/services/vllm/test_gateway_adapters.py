@@ -81,7 +81,7 @@ def test_an_adapter_is_swapped_while_requests_run(
 
     chats, summaries = asyncio.run(scene())
     assert (len(chats) >= 24, len(summaries) >= 4) == (True, True)
-    assert errors([*chats, *summaries]) == []
+    assert errors([*chats, *summaries]) == [], with_adapters.last_words()
     assert not [each for each in summaries if "not read" in "".join(each.json()["reasons"])]
     assert text_of(two.chat(body)) == second
 
