@@ -5,8 +5,9 @@
 memory      every batch is out of memory
 nan         every answer is NaN
 exit        every thread that runs a batch is told to end
-exit once   one is, and the file is emptied
-vanish once one ends in C, unseen by Python, likewise
+vanish      every one ends in C, unseen by Python
+exit once   one is told to end, and the file is emptied
+vanish once one ends in C, likewise
 tokenizer   the tokenizer raises on every text
 taken       no memory is free
 """
@@ -50,7 +51,7 @@ class FaultyEngine:
             raise EngineMemoryError("no room; a smaller batch may do")
         if fault in {"exit", "exit once"}:
             raise SystemExit("a thread dies")
-        if fault == "vanish once":
+        if fault in {"vanish", "vanish once"}:
             ctypes.CDLL(None).pthread_exit(None)
         outputs = self._engine.run(input_ids, attention_mask)
         if fault == "nan":

@@ -33,6 +33,7 @@ FAULTS = {
     "memory": "no room",
     "nan": "NaN",
     "exit": "thread",
+    "vanish": "thread",
     "tokenizer": "the tokenizer broke",
     "taken": "memory is gone",
 }
