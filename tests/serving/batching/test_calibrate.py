@@ -15,7 +15,7 @@ import numpy as np
 
 class Engine:
     name, batch_invariant = "allocates", True
-    length_multiple, max_rows = 1, None
+    length_buckets, max_rows = (), None
 
     def __init__(self, computes_padding, per_token):
         self.computes_padding, self.per_token = computes_padding, per_token
