@@ -43,7 +43,7 @@ class PaddedEngine:
 
     batch_invariant = True
     computes_padding = True
-    length_multiple = 1
+    length_buckets: tuple[int, ...] = ()
     max_rows: int | None = None
 
     def __init__(

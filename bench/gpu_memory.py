@@ -74,7 +74,7 @@ class Cramped:
 
     batch_invariant = True
     computes_padding = False
-    length_multiple = 1
+    length_buckets: tuple[int, ...] = ()
     max_rows: int | None = None
 
     def __init__(self, engine: Engine, most_tokens: int) -> None:

@@ -63,7 +63,7 @@ class Device:
     name = "sleeping device"
     batch_invariant = True
     computes_padding = True
-    length_multiple = 1
+    length_buckets: tuple[int, ...] = ()
     max_rows: int | None = None
     pad_id = 0
 

@@ -233,7 +233,7 @@ def _drawn(request: CalibrationRequest) -> Iterator[list[int]]:
 def _run(
     engine: Engine, lengths: Sequence[int], request: CalibrationRequest
 ) -> tuple[MeasuredBatch, PeakSource]:
-    shape = shape_of(lengths, engine.length_multiple)
+    shape = shape_of(lengths, engine.length_buckets)
     input_ids, mask = pad([[1] * length for length in lengths], 0, shape.longest)
     on_cpu = request.device == "cpu"
     forget = getattr(engine, "forget", None)

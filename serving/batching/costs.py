@@ -82,9 +82,24 @@ class CostFile(BaseModel):
     measured: int = Field(ge=0, description="Batches it was fitted on; 0 is a guess.")
 
 
-def shape_of(lengths: Sequence[int], multiple: int = 1) -> Shape:
-    """Shape of a batch of rows; the longest is rounded up to a multiple."""
-    longest = -(-max(lengths) // multiple) * multiple
+def padded(lengths: NDArray[np.int64], buckets: Sequence[int]) -> NDArray[np.int64]:
+    """Tokens that an engine makes of a batch whose longest row has a length, for several such.
+
+    Args:
+        lengths: in tokens, any shape.
+        buckets: of the engine (``Engine.length_buckets``); a length beyond them stays.
+    """
+    if not buckets:
+        return lengths
+    edges = np.asarray(buckets, dtype=np.int64)
+    places = np.minimum(np.searchsorted(edges, lengths), len(edges) - 1)
+    longest: NDArray[np.int64] = np.maximum(lengths, edges[places])
+    return longest
+
+
+def shape_of(lengths: Sequence[int], buckets: Sequence[int] = ()) -> Shape:
+    """Shape of a batch of rows, padded to one of the buckets."""
+    longest = int(padded(np.asarray(max(lengths)), buckets))
     return Shape(len(lengths), longest, sum(lengths), sum(length * length for length in lengths))
 
 

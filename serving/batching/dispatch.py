@@ -52,7 +52,7 @@ class Dispatcher(Generic[Answer]):
         self.workers: Workers[Computed] = Workers(settings.workers, name=f"engine-{name}")
         self._engine = engine
         self._pad_id = pad_id
-        self._multiple = engine.length_multiple
+        self._buckets = engine.length_buckets
         self._max_rows = engine.max_rows or settings.max_batch_rows
         self._name = name
         self._admission = admission
@@ -111,10 +111,15 @@ class Dispatcher(Generic[Answer]):
         return self._predicted_s(tokens) / max(self._costs.pace, 1.0)
 
     def _predicted_s(self, tokens: float) -> float:
-        length = max(1, round(self.lengths.mean))
-        fixed, per_row = self._costs.row_seconds(float(length))
-        rows = max(1.0, self.budget / length)
-        return tokens * (fixed / rows + per_row) / length / self._settings.workers
+        computed = shape_of([self._length], self._buckets).longest
+        fixed, per_row = self._costs.row_seconds(float(computed))
+        rows = max(1.0, self.budget / computed)
+        return tokens * (fixed / rows + per_row) / self._length / self._settings.workers
+
+    @property
+    def _length(self) -> int:
+        """Tokens of a usual row."""
+        return max(1, round(self.lengths.mean))
 
     def look_after_workers(self) -> None:
         """Replace threads that are gone, and send their batches again.
@@ -200,8 +205,9 @@ class Dispatcher(Generic[Answer]):
         return True
 
     def _batch_bytes(self) -> int:
-        length = max(1, round(self.lengths.mean))
-        efficient = self._costs.bytes_needed(shape_of([length] * max(1, self.budget // length)))
+        efficient = self._costs.bytes_needed(
+            shape_of([self._length] * max(1, self.budget // self._length), self._buckets)
+        )
         limit = self._admission.share_bytes(self._settings.workers, efficient=efficient)
         cap = self._costs.cap_bytes
         return limit if cap is None else min(limit, cap)
@@ -219,20 +225,21 @@ class Dispatcher(Generic[Answer]):
             most = min(limits.rows, limits.tokens // len(oldest.ids) + 1)
             near, anchor = self.waiting.around(oldest, most)
             lengths = [len(row.ids) for row in near]
-            low, high = nearest_rows(lengths, anchor, self._costs, limits, multiple=self._multiple)
+            low, high = nearest_rows(lengths, anchor, self._costs, limits, buckets=self._buckets)
             rows = near[low:high]
         else:
             first = self.waiting.by_turn(limits.rows)
             rows = first[: first_rows([len(row.ids) for row in first], self._costs, limits)]
         self.waiting.take(rows)
-        ready_at = time.monotonic() + self._costs.seconds(shape_of([len(row.ids) for row in rows]))
+        shape = shape_of([len(row.ids) for row in rows], self._buckets)
+        ready_at = time.monotonic() + self._costs.seconds(shape)
         return [row for row in rows if not row.dropped and row.text.request.deadline > ready_at]
 
     async def _send(self, batch: Batch[Answer]) -> None:
         """Let a batch be run, as soon as it is admitted."""
         if not batch.rows:
             return
-        shape = shape_of([len(row.ids) for row in batch.rows], self._multiple)
+        shape = shape_of([len(row.ids) for row in batch.rows], self._buckets)
         try:
             permit = await self._admission.acquire(self._costs.bytes_needed(shape))
         except EngineMemoryError as error:
@@ -249,7 +256,7 @@ class Dispatcher(Generic[Answer]):
         self._numbers += 1
         now = time.monotonic()
         batch.number, batch.permit = self._numbers, permit
-        batch.shape = shape_of([len(row.ids) for row in batch.rows], self._multiple)
+        batch.shape = shape_of([len(row.ids) for row in batch.rows], self._buckets)
         batch.wait_s = now - min(row.arrived for row in batch.rows)
         batch.sent = now
         self._running[batch.number] = batch
@@ -273,7 +280,7 @@ class Dispatcher(Generic[Answer]):
         Raises:
             EngineError: the engine failed, or answered with values that are not finite.
         """
-        longest = shape_of(list(map(len, windows)), self._multiple).longest
+        longest = shape_of(list(map(len, windows)), self._buckets).longest
         computed = compute(self._engine, windows, self._pad_id, longest=longest)
         if not computed.finite.all():
             raise EngineError("the engine returned NaN or infinite values for a probe")

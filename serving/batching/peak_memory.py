@@ -31,30 +31,25 @@ def host_peak(call: Call) -> tuple[int, PeakSource]:
 
     Linux counts a process's pages on each CPU by itself and adds them up 32 or more at a time. Its
     high-water mark leaves out what is not added up yet: for a CPU that the process ran on, up to
-    124 KiB. What is taken from it leaves out the same (VmRSS, exact on newer kernels, would make
-    an offset of it that drifts from call to call). And the call begins any number of pages after
-    such a sum: calls of like size are then not all wrong alike, so that their spread tells how far
-    any may be.
+    124 KiB, which drifts from call to call. So all is added up before the call, and the call begins
+    any number of pages after that: calls of like size are then not all short alike, and their
+    spread tells how far any may be.
     """
     gc.collect()
     with suppress(OSError, AttributeError):  # only glibc has it
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    try:
-        (PROC / "clear_refs").write_text(_RESET_PEAK, encoding="ascii")
-    except OSError:
-        return _sampled(call, lambda: int(psutil.Process().memory_info().rss)), "sampled"
-    at_once = max(32, 2 * (os.cpu_count() or 1))  # the kernel's percpu_counter_batch
-    with mmap.mmap(-1, 2 * at_once * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE) as pages:
-        summed = _counted()
-        offset = 0
-        while (before := _counted()) == summed and offset < at_once * mmap.PAGESIZE:
-            pages[offset] = 1
-            offset += mmap.PAGESIZE
-        held = _RANDOM.randrange(at_once) * mmap.PAGESIZE
-        for start in range(offset, offset + held, mmap.PAGESIZE):
-            pages[start] = 1
+    at_once = max(32, 2 * (os.cpu_count() or 1)) * mmap.PAGESIZE  # the kernel's own rule
+    held = _RANDOM.randrange(0, at_once, mmap.PAGESIZE)
+    with mmap.mmap(-1, at_once, flags=mmap.MAP_PRIVATE) as pages:
+        try:
+            _add_up(at_once)
+            before = _status("VmRSS")
+            _touch(pages, held)
+            (PROC / "clear_refs").write_text(_RESET_PEAK, encoding="ascii")
+        except OSError:
+            return _sampled(call, lambda: int(psutil.Process().memory_info().rss)), "sampled"
         call()
-        return max(_high_water() - before - held, 0), "VmHWM"
+        return max(_status("VmHWM") - before - held, 0), "VmHWM"
 
 
 def gpu_peak(call: Call) -> tuple[int, PeakSource]:
@@ -105,21 +100,27 @@ def _sampled(call: Call, used: Callable[[], int]) -> int:
     return max(most - before, used() - before, 0)  # what is kept may come after the last sample
 
 
-def _counted() -> int:
-    """Bytes that the process holds as the high-water mark counts them.
+def _add_up(at_once: int) -> None:
+    """Has Linux add up the pages of each CPU: taking so many bytes away at once makes it do so."""
+    allowed = os.sched_getaffinity(0)
+    try:
+        for cpu in allowed:
+            os.sched_setaffinity(0, {cpu})
+            with mmap.mmap(-1, 2 * at_once, flags=mmap.MAP_PRIVATE) as pages:
+                _touch(pages, 2 * at_once)
+    finally:
+        os.sched_setaffinity(0, allowed)
 
-    It is field 24 of /proc/self/stat, in pages; the second, a name, may hold spaces.
-    """
-    fields = (
-        (PROC / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    )
-    return int(fields[24 - 3]) * mmap.PAGESIZE
+
+def _touch(pages: mmap.mmap, size: int) -> None:
+    for start in range(0, size, mmap.PAGESIZE):
+        pages[start] = 1
 
 
-def _high_water() -> int:
-    """Bytes that the process held at most since the mark was reset."""
+def _status(field: str) -> int:
+    """A size from /proc/self/status, in bytes."""
     for line in (PROC / "status").read_text(encoding="ascii").splitlines():
         name, _, value = line.partition(":")
-        if name == "VmHWM":
+        if name == field:
             return int(value.split()[0]) * 1024
-    raise OSError("/proc/self/status has no VmHWM; this Linux cannot tell a process's memory")
+    raise OSError(f"/proc/self/status has no {field!r}; this Linux cannot tell a process's memory")

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.batching.costs import CostModel, Shape
+from serving.batching.costs import CostModel, Shape, padded
 from serving.engines.protocol import Engine, Outputs
 from serving.windows import pad
 
@@ -54,7 +54,8 @@ class Limits(NamedTuple):
         rows: windows.
         bytes: predicted, at p99.9.
         seconds: predicted.
-        padding: padded over real tokens; infinite when so little waits that company counts more.
+        padding: tokens that are computed together over those that would be alone; infinite when so
+            little waits that company counts more.
     """
 
     tokens: int
@@ -72,7 +73,12 @@ def flat_tokens(costs: CostModel, length: float, *, least: int, most: int) -> in
 
 
 def nearest_rows(
-    lengths: Sequence[int], anchor: int, costs: CostModel, limits: Limits, *, multiple: int = 1
+    lengths: Sequence[int],
+    anchor: int,
+    costs: CostModel,
+    limits: Limits,
+    *,
+    buckets: Sequence[int] = (),
 ) -> tuple[int, int]:
     """Which neighbours go with a row, where padding is computed: the most real tokens a second.
 
@@ -81,21 +87,26 @@ def nearest_rows(
         anchor: place of the row that has to go.
         costs: predicts seconds and bytes.
         limits: of the batch; the anchor goes however large it is.
-        multiple: lengths are padded to it.
+        buckets: that lengths are padded to.
 
     Returns:
         first and last place + 1 of the rows that go; the anchor is among them.
     """
     own = np.asarray(lengths, dtype=np.int64)
+    alone = padded(own, buckets)
     sums = np.concatenate([[0], np.cumsum(own)])
+    alone_sums = np.concatenate([[0], np.cumsum(alone)])
     highs = np.arange(anchor, len(own))[:, None]
     lows = np.arange(anchor + 1)[None, :]
-    longest = -(-own[anchor:, None] // multiple) * multiple
+    longest = alone[anchor:, None]
     rows = highs + 1 - lows
     real = sums[highs + 1] - sums[lows]
     most = costs.rows_within(longest, max_bytes=limits.bytes, max_s=limits.seconds)
     most = np.minimum(np.minimum(most, limits.rows), limits.tokens // longest)
-    may = (rows <= most) & (rows * longest <= limits.padding * real)
+    # What a row's own bucket pads it by, no other company would spare it.
+    may = (rows <= most) & (
+        rows * longest <= limits.padding * (alone_sums[highs + 1] - alone_sums[lows])
+    )
     may[0, anchor] = True
     fixed_s, row_s = costs.row_seconds(longest)
     # No engine is as fast on a few tokens as on many, however little a fit makes of it.

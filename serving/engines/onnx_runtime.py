@@ -21,7 +21,7 @@ class OnnxRuntimeEngine:
     """
 
     computes_padding = True
-    length_multiple = 1
+    length_buckets: tuple[int, ...] = ()
     max_rows: int | None = None
 
     def __init__(

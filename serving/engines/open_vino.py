@@ -36,7 +36,7 @@ class OpenVinoEngine:
 
     batch_invariant = True
     computes_padding = True
-    length_multiple = 1
+    length_buckets: tuple[int, ...] = ()
     max_rows: int | None = None
 
     def __init__(

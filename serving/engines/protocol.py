@@ -18,14 +18,14 @@ class Engine(Protocol):
         name: library, version and precision, for people and metrics.
         batch_invariant: no answer depends on its batch-mates, beyond the last bits of a float.
         computes_padding: a padded token costs what a real one does; False where it is left out.
-        length_multiple: what a batch's tokens a row are rounded up to.
+        length_buckets: tokens that rows are padded to, fewest first; without, to the longest row's.
         max_rows: that one batch may have at most; None is any number.
     """
 
     name: str
     batch_invariant: bool
     computes_padding: bool
-    length_multiple: int
+    length_buckets: tuple[int, ...]
     max_rows: int | None
 
     def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Outputs:

@@ -1,6 +1,5 @@
 """TensorRT 11 on a GPU: engines built for that GPU (`make build-engine`), a context per profile."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ class TensorRtEngine:
 
     Attributes:
         max_rows: of the largest profile; a larger batch goes in slices.
-        length_multiple: what every profile's tokens are a multiple of.
+        length_buckets: tokens of the profiles.
     """
 
     batch_invariant = True  # Q/DQ scales are fixed, and no kernel looks over a row's edge
@@ -93,7 +92,7 @@ class TensorRtEngine:
         ]
         self.name = f"tensorrt-{version}-{precision}"
         self.max_rows: int | None = max(profile.batch for profile in spec.profiles)
-        self.length_multiple = math.gcd(*(profile.tokens for profile in spec.profiles))
+        self.length_buckets = tuple(sorted({profile.tokens for profile in spec.profiles}))
 
     def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Outputs:
         """See ``Engine.run``."""

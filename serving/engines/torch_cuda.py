@@ -27,7 +27,7 @@ class TorchCudaEngine:
 
     batch_invariant = True
     computes_padding = False
-    length_multiple = 1
+    length_buckets: tuple[int, ...] = ()
     max_rows: int | None = None
 
     def __init__(

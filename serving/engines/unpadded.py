@@ -48,7 +48,7 @@ class UnpaddedEngine:
 
     batch_invariant = True
     computes_padding = False
-    length_multiple = 1
+    length_buckets: tuple[int, ...] = ()
     max_rows: int | None = None
 
     def __init__(self, model: TextEncoder, *, precision: Precision, threads: int = 1):

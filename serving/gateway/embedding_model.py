@@ -58,7 +58,7 @@ class TimedEngine:
         self.name = engine.name
         self.batch_invariant = engine.batch_invariant
         self.computes_padding = engine.computes_padding
-        self.length_multiple = engine.length_multiple
+        self.length_buckets = engine.length_buckets
         self.max_rows = engine.max_rows
 
     def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Outputs:

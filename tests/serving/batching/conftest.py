@@ -32,7 +32,7 @@ class FakeModel:
     name = "fake"
     batch_invariant = True
     computes_padding = True
-    length_multiple = 1
+    length_buckets = ()
     max_rows = None
 
     def __init__(self) -> None:

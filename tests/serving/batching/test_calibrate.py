@@ -15,7 +15,7 @@ import numpy as np
 
 class Engine:
     name, batch_invariant = "allocates", True
-    length_multiple, max_rows = 1, None
+    length_buckets, max_rows = (), None
 
     def __init__(self, computes_padding, per_token):
         self.computes_padding, self.per_token = computes_padding, per_token
@@ -69,8 +69,8 @@ def test_what_linux_does_not_count_yet_is_in_the_spread_and_no_offset():
     size = 2 * MIB
     errors = [host_peak(lambda: mapped(size))[0] - size for _ in range(60)]
     assert np.ptp(errors) >= 64 * 1024  # or a bound that is fitted to calls alike knows none of it
-    assert abs(np.mean(errors)) < 128 * 1024
-    assert max(errors) < 512 * 1024
+    assert np.abs(errors).max() < 512 * 1024
+    assert np.median([host_peak(lambda: None)[0] for _ in range(9)]) < 16 * 1024
 
 
 def mapped(size):

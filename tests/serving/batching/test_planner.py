@@ -49,21 +49,44 @@ def test_offline_plans_hold_every_row_once_within_the_budget(lengths, budget):
 
 
 @given(
-    LENGTHS, st.data(), st.sampled_from([1, 8, 16]), st.integers(8, 4096), st.integers(10**3, 10**6)
+    LENGTHS,
+    st.data(),
+    st.sampled_from([(), (8, 64, 512), (20, 100)]),
+    st.integers(8, 4096),
+    st.integers(10**3, 10**6),
 )
-def test_a_plan_holds_the_row_that_has_to_go_and_every_limit(lengths, data, multiple, tokens, room):
+def test_a_plan_holds_the_row_that_has_to_go_and_every_limit(lengths, data, buckets, tokens, room):
     anchor = data.draw(st.integers(0, len(lengths) - 1))
     costs = costs_of()
     limits = limits_of(tokens=tokens, bytes=room, seconds=0.05)
-    low, high = nearest_rows(lengths, anchor, costs, limits, multiple=multiple)
+    low, high = nearest_rows(lengths, anchor, costs, limits, buckets=buckets)
     assert 0 <= low <= anchor < high <= len(lengths)
     taken = lengths[low:high]
     if len(taken) > 1:
-        shape = shape_of(taken, multiple)
+        shape = shape_of(taken, buckets)
+        alone = sum(shape_of([length], buckets).longest for length in taken)
         assert shape.rows * shape.longest <= tokens
-        assert shape.rows * shape.longest <= 1.05 * shape.tokens + 1e-6
+        assert shape.rows * shape.longest <= 1.05 * alone + 1e-6
         assert costs.bytes_needed(shape) <= room + 1
         assert costs.seconds(shape) <= 0.05 + 1e-6
+
+
+def test_what_a_bucket_pads_is_computed_and_counted_and_keeps_no_rows_apart():
+    assert [shape_of([length], (16, 40, 100)).longest for length in (3, 16, 17, 100, 120)] == [
+        16,
+        16,
+        40,
+        100,
+        120,
+    ]
+    lengths = [17] * 10 + [25] * 10 + [41] * 10
+    limits = limits_of(tokens=800)
+    assert nearest_rows(lengths, 0, costs_of(fixed=1.0), limits, buckets=(16, 40, 100)) == (0, 20)
+    low, high = nearest_rows(lengths, 25, costs_of(fixed=1.0), limits, buckets=(16, 40, 100))
+    assert high - low == 8  # of 100 tokens each
+    few = limits_of(tokens=800, bytes=costs_of().bytes_needed(shape_of([40] * 5)))
+    low, high = nearest_rows(lengths, 0, costs_of(fixed=1.0), few, buckets=(16, 40, 100))
+    assert high - low == 5
 
 
 @given(LENGTHS, st.integers(2, 1024))

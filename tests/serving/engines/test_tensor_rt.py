@@ -118,7 +118,7 @@ def test_answers_are_those_of_the_graph_whatever_the_profile(
 def test_what_the_planner_reads_comes_from_the_profiles(model: Path) -> None:
     engine = _engine(model)
     assert engine.max_rows == 8
-    assert engine.length_multiple == 8
+    assert engine.length_buckets == (16, 24)
     assert engine.name == f"tensorrt-{VERSION}-fp16"
     assert engine.device_bytes(3, 10) == 1000 + 8 * 16 * 2 * 8 + 8 * 64 * 4
     with pytest.raises(EngineError, match=r"25 tokens is longer than the longest profile, 24"):

@@ -91,7 +91,7 @@ class FaultyEngine:
         self.gate.set()
         self.name, self.batch_invariant = "faulty", engine.batch_invariant
         self.computes_padding = engine.computes_padding
-        self.length_multiple = engine.length_multiple
+        self.length_buckets = engine.length_buckets
         self.max_rows = engine.max_rows
 
     def run(self, input_ids: Any, attention_mask: Any) -> Any:

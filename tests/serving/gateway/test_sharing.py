@@ -47,9 +47,9 @@ def test_what_tuning_fitted_is_what_a_runner_begins_with(tiny_embeddings, tmp_pa
 
 def test_a_timed_engine_has_the_limits_of_the_one_it_times(model):
     inside = model.engine._engine
-    inside.length_multiple, inside.max_rows = 8, 32
+    inside.length_buckets, inside.max_rows = (8, 64), 32
     timed = TimedEngine(inside)
-    assert (timed.length_multiple, timed.max_rows) == (8, 32)
+    assert (timed.length_buckets, timed.max_rows) == ((8, 64), 32)
 
 
 def test_a_cost_model_that_cannot_be_read_is_named(model, tmp_path):
