@@ -61,14 +61,15 @@ def folder(tmp_path):
             ],
         },
         "memory_model": {
-            "pytorch": {
+            "onnxruntime-fp32": {"failure": "it keeps its memory"},
+            "torch-int8": {
                 "memory_p999_under": 0,
                 "memory_median_error": 0.02,
                 "fitted_on": 40,
                 "held_out": 30,
                 "max_batch_tokens": 512,
             },
-            "onnx_runtime": {
+            "onnxruntime-int8": {
                 "memory_p999_under": 0,
                 "memory_median_error": 0.04,
                 "fitted_on": 40,
@@ -137,6 +138,16 @@ def test_the_worst_engine_speaks_for_the_memory_model(folder):
     figures = figures_of(folder)
     assert figures["memory_median_error"]["value"] == 0.04
     assert "40" in figures["memory_median_error"]["conditions"]
+    assert "onnxruntime-int8, torch-int8" in figures["memory_median_error"]["conditions"]
+    assert "onnxruntime-fp32" not in figures["memory_median_error"]["conditions"]
+
+
+def test_memory_that_no_engine_could_be_fitted_to_is_no_figure(folder):
+    path = folder / "memory_model.json"
+    path.write_text(json.dumps({"torch-int8": {"failure": "it keeps its memory"}}))
+    figure = figures_of(folder)["memory_median_error"]
+    assert figure["value"] is None
+    assert "it keeps its memory" in figure["conditions"]
 
 
 def test_lower_is_better_where_it_is():
