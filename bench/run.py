@@ -35,6 +35,7 @@ DEFAULT_ENGINE: Final = "onnxruntime-int8"
 SERVED: Final = ("onnxruntime-fp32", "onnxruntime-int8")
 """What answers where nobody tuned, or tuning finds nothing better."""
 BUDGET_S: Final = 840.0
+_COMPARED: Final = 3
 _TAIL: Final = 800
 _SHOWN: Final = 150
 
@@ -79,10 +80,9 @@ def _choices(folder: Path) -> dict[str, str]:
     int8 = [name for name in ranked if "int8" in name]
     padded = [name for name in int8 if not name.startswith("torch")]
     best = (good or int8 or [DEFAULT_ENGINE])[0]
-    own = list(dict.fromkeys([best, *int8[:3], *good[:2]]))
     return {
         "best": best,
-        "own": ",".join(own),
+        "own": ",".join(dict.fromkeys([best, *good[:_COMPARED]])),
         "memory": ",".join(dict.fromkeys([*SERVED, best])),
         "padded": (padded or [DEFAULT_ENGINE])[0],
     }

@@ -19,6 +19,8 @@ def row(engine, plan, ratio):
         "tokens_per_s": 100.0 * ratio,
         "ratio": ratio,
         "int8_gemm_share": ratio / 20,
+        "batches": 3,
+        "batches_planned": 4,
     }
 
 
@@ -127,7 +129,7 @@ def test_no_engine_in_the_budget_is_no_figure(folder):
 def test_the_report_holds_tables_and_plots(folder):
     write_report(folder, figures_of(folder))
     text = (folder / "report.md").read_text()
-    assert "torch-int8" in text
+    assert "| torch-int8 | sorted | 3 of 4 |" in text
     assert "sentence-transformers OpenVINO int8" in text
     page = (folder / "report.html").read_text()
     assert page.count("<svg") == 2
