@@ -1,6 +1,6 @@
 """What writing an answer costs beside computing it: vectors and predictions to bytes.
 
-    python bench/answer_bytes.py
+    python -m bench.answer_bytes
 
 A batch of 64 texts with the lengths of reviews goes through an encoder of ELECTRA-base's shape
 (random weights, torch on one thread), and its answer is written in every form. Process CPU time;
@@ -9,7 +9,7 @@ each part is repeated and the median taken. Writes var/bench/answer_bytes.json.
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,8 @@ import orjson
 import torch
 from transformers import ElectraConfig, ElectraModel
 
+from bench.corpus import draw_windows
+from bench.source_models import SHAPE
 from data.contract import CONTRACT_VERSION
 from serving.batching.planner import run_in_batches
 from serving.encoder import MultiTaskElectra
@@ -30,7 +32,6 @@ from serving.predictions import ProbabilityArrays, probabilities, to_predictions
 from serving.sentence_encoder import OUTPUT, SentenceEncoder
 
 TEXTS: Final = 64
-VOCABULARY: Final = 32_000
 OUT: Final = Path("var/bench/answer_bytes.json")
 
 
@@ -44,25 +45,16 @@ def cpu_s(call: Callable[[], object], repeats: int) -> float:
     return statistics.median(took)
 
 
-def review_windows(seed: int = 0) -> list[list[int]]:
-    """Token ids of as many windows, lognormal lengths: mean about 39, at most 128."""
-    draw = np.random.default_rng(seed)
-    lengths = np.clip(draw.lognormal(3.45, 0.65, TEXTS), 4, 128).astype(int)
-    return [draw.integers(5, VOCABULARY, length).tolist() for length in lengths]
+def measure(*, shape: Mapping[str, int] = SHAPE, repeats: int = 3) -> dict[str, Any]:
+    """Milliseconds of each part, and writing's share of writing and computing together.
 
-
-def measure(*, hidden_size: int = 768, layers: int = 12, repeats: int = 3) -> dict[str, Any]:
-    """Milliseconds of each part, and writing's share of writing and computing together."""
+    Args:
+        shape: of the encoder, as ``ElectraConfig`` takes it.
+        repeats: of each computation.
+    """
     torch.manual_seed(0)
-    config = ElectraConfig(
-        vocab_size=VOCABULARY,
-        embedding_size=hidden_size,
-        hidden_size=hidden_size,
-        num_hidden_layers=layers,
-        num_attention_heads=max(1, hidden_size // 64),
-        intermediate_size=4 * hidden_size,
-    )
-    windows = review_windows()
+    config = ElectraConfig(**shape)
+    windows = draw_windows(TEXTS, shape["vocab_size"])
     tokens = sum(map(len, windows))
     outputs, embed_s = compute(SentenceEncoder(ElectraModel(config).eval()), windows, repeats)
     heads, analyze_s = compute(MultiTaskElectra(config).eval(), windows, repeats)
@@ -79,8 +71,8 @@ def measure(*, hidden_size: int = 768, layers: int = 12, repeats: int = 3) -> di
                 "tenth_at_tokens_per_s": tokens / (9.0 * write_s),
             }
     conditions = (
-        f"{TEXTS} texts, {tokens} tokens, hidden size {hidden_size}, {layers} layers, torch fp32, "
-        "one thread, process CPU time, medians"
+        f"{TEXTS} texts, {tokens} tokens, hidden size {config.hidden_size}, "
+        f"{config.num_hidden_layers} layers, torch fp32, one thread, process CPU time, medians"
     )
     return {"conditions": conditions, "parts": parts}
 

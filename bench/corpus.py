@@ -38,6 +38,15 @@ def draw_lengths(count: int, *, seed: int) -> list[int]:
     return [int(length) for length in np.clip(np.rint(drawn), LEAST_TOKENS, MOST_TOKENS)]
 
 
+def draw_windows(count: int, vocabulary: int, *, seed: int = SEED) -> list[list[int]]:
+    """Random token ids; lengths as reviews have them."""
+    random = np.random.default_rng(seed)
+    return [
+        random.integers(5, vocabulary, size=length).tolist()
+        for length in draw_lengths(count, seed=seed)
+    ]
+
+
 def korean_sentences(*, seed: int) -> Iterator[str]:
     """Synthetic restaurant reviews without end."""
     while True:

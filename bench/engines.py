@@ -76,20 +76,27 @@ def plans_of(windows: Sequence[Sequence[int]], pad_id: int) -> dict[str, list[Ba
     return {NAIVE: naive, PLANNED: planned}
 
 
-def sample_of(batches: Sequence[Batch], count: int) -> list[Batch]:
-    """So many batches that stand for all: from the short-texted to the long-texted, in even steps.
-
-    In random order, so that the first half of them is neither the one nor the other.
-    """
-    ordered = sorted(batches, key=lambda batch: float(batch[1].sum()) / len(batch[1]))
-    chosen = [ordered[(2 * step + 1) * len(ordered) // (2 * count)] for step in range(count)]
-    Random(SEED).shuffle(chosen)  # noqa: S311  # no secret: a repeatable order
-    return chosen
-
-
 def padding_of(batches: Sequence[Batch]) -> float:
     """Padded over real tokens."""
     return sum(mask.size for _, mask in batches) / sum(int(mask.sum()) for _, mask in batches)
+
+
+def sample_of(batches: Sequence[Batch], count: int) -> list[Batch]:
+    """So many batches that stand for all: of each range of lengths the one padded most like all.
+
+    In random order, so that the first half of them is neither the short-texted nor the others.
+    """
+    padding = padding_of(batches)
+    ordered = sorted(batches, key=lambda batch: float(batch[1].sum()) / len(batch[1]))
+    chosen = [
+        min(
+            ordered[len(ordered) * step // count : len(ordered) * (step + 1) // count],
+            key=lambda batch: abs(padding_of([batch]) - padding),
+        )
+        for step in range(count)
+    ]
+    Random(SEED).shuffle(chosen)  # noqa: S311  # no secret: a repeatable order
+    return chosen
 
 
 @dataclass

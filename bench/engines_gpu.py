@@ -18,10 +18,10 @@ from typing import Any, Final
 
 import torch
 
-from bench.corpus import SEED
+from bench.corpus import SEED, draw_windows
 from bench.gpu_contestants import contestants
 from bench.gpu_memory import measure_admission, measure_out_of_memory
-from bench.gpu_model import Sizes, draw_windows, make_model, sizes_of
+from bench.gpu_model import Sizes, make_model, sizes_of
 from bench.gpu_report import write_gpu_report
 from bench.gpu_roofline import measure_peaks
 from bench.gpu_speed import measure_speeds

@@ -193,7 +193,10 @@ def _of(part: str, key: str, conditions: str) -> Callable[[Path], tuple[float, s
 
 def _memory(key: str) -> Callable[[Path], tuple[float, str]]:
     def figure(folder: Path) -> tuple[float, str]:
-        engines = _part(folder, "memory_model")
+        part = _part(folder, "memory_model")
+        engines = {name: said for name, said in part.items() if "failure" not in said}
+        if not engines:
+            raise NotMeasured(f"no engine's memory could be fitted: {part}")
         worst = max(engines, key=lambda name: float(engines[name][key]))
         return float(engines[worst][key]), (
             f"{engines[worst]['held_out']} held-out batches of at most "

@@ -6,14 +6,14 @@ the time. A real model's folder takes its place with ``--folder``, for quality t
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from transformers import ElectraConfig, ElectraModel
 
 from bench.corpus import SEED, draw_lengths
-from bench.source_models import SHAPE
+from bench.source_models import SHAPE, TOY
 from serving.engines.bert_family import read_bert_family
 from serving.engines.model_files import read_model_files
 from serving.engines.protocol import Engine, Outputs, TokenIds
@@ -21,14 +21,6 @@ from serving.sentence_encoder import SentenceEncoder
 from serving.text_encoder import TextEncoder
 from serving.windows import Windows
 
-TOY: Final = SHAPE | {
-    "vocab_size": 500,
-    "embedding_size": 32,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-}
 Batch = tuple[TokenIds, TokenIds]
 
 
@@ -55,15 +47,6 @@ def sizes_of(model: TextEncoder) -> Sizes:
     weights = read_bert_family(model.backbone)
     up = weights.layers[0].up.weight
     return Sizes(len(weights.layers), up.shape[1], up.shape[0], len(weights.words))
-
-
-def draw_windows(count: int, vocabulary: int, *, seed: int = SEED) -> list[list[int]]:
-    """Random token ids; lengths as reviews have them (bench/corpus.py)."""
-    random = np.random.default_rng(seed)
-    return [
-        random.integers(5, vocabulary, size=length).tolist()
-        for length in draw_lengths(count, seed=seed)
-    ]
 
 
 class LengthModel:

@@ -36,15 +36,18 @@ def _latency(path: Path, gateway: dict[str, Any]) -> None:
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     rates = [step["rate"] for step in steps]
-    for name, colour in (("p50_ms", "#047857"), ("p99_ms", "#c2410c")):
-        axes.plot(rates, [step[name] for step in steps], marker="o", label=name, color=colour)
-    axes.axhline(LIMIT_MS, color="#64748b", linestyle="--", label=f"{LIMIT_MS:.0f} ms")
+    for name, colour in (("p50", "#047857"), ("p99", "#c2410c")):
+        latencies = [step[f"{name}_ms"] for step in steps]
+        axes.plot(rates, latencies, marker="o", label=f"{name} of latency", color=colour)
+    axes.axhline(LIMIT_MS, color="#64748b", linestyle="--", label=f"limit, {LIMIT_MS:.0f} ms")
     axes.set(
         title=f"gateway, {gateway['engine']}, constant arrivals",
         xlabel="requests a second, one text each",
         ylabel="ms from when the request was due",
         yscale="log",
     )
+    for ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        ticks("{x:,.0f}")
     axes.legend()
     figure.savefig(path)
 
@@ -57,6 +60,7 @@ def _engine_rows(part: dict[str, Any]) -> Rows:
             [
                 row["engine"],
                 row["plan"],
+                f"{row['batches']} of {row['batches_planned']}",
                 f"{row['tokens_per_s']:,.0f}",
                 f"{row['ratio']:.2f}×",
                 f"{row['int8_gemm_share']:.0%}",
@@ -128,7 +132,8 @@ def _sections(folder: Path, figures: dict[str, Any]) -> list[tuple[str, list[str
         ),
         (
             "Engines × plans",
-            ["engine", "plan", "tokens/s", "ratio", "of int8 GEMM", *quality, "cos min", "top-10"],
+            ["engine", "plan", "batches", "tokens/s", "ratio", "of int8 GEMM", *quality, "cos min",
+             "top-10"],
             _engine_rows(_read(folder, "engine_speeds")),
         ),
         (
@@ -166,7 +171,12 @@ def _plots(folder: Path) -> list[str]:
     if engines.get("rows"):
         rows = sorted(engines["rows"], key=lambda row: -float(row["ratio"]))
         bars = [(f"{row['engine']}, {row['plan']}", float(row["tokens_per_s"])) for row in rows]
-        _bars(folder / "engines.svg", "engine × plan", "real tokens a second of one core", bars)
+        _bars(
+            folder / "engines.svg",
+            "engine by plan of batches",
+            "real tokens a second of one core",
+            bars,
+        )
         names.append("engines.svg")
     ran = [row for row in libraries.get("rows", []) if row.get("cpu_s")]
     if ran:

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import psutil
 
+from bench.corpus import draw_lengths
 from data.errors import EngineMemoryError
 from serving.batching.costs import CostFile, CostModel, shape_of
 from serving.batching.memory import MemoryReading
@@ -109,6 +110,5 @@ class Device:
 
 
 def draw_texts(random: np.random.Generator, count: int) -> list[str]:
-    """Texts that say their own length: lognormal, 39 tokens on average, 128 at most."""
-    lengths = np.clip(random.lognormal(3.5, 0.57, count), 3, 128).astype(int)
-    return [str(length) for length in lengths]
+    """Texts that say their own length, as reviews have them."""
+    return [str(length) for length in draw_lengths(count, seed=int(random.integers(2**32)))]

@@ -31,6 +31,15 @@ SHAPE: Final = {
     "max_position_embeddings": 512,
 }
 """ELECTRA-base's, and KR-ELECTRA's vocabulary."""
+TOY: Final = SHAPE | {
+    "vocab_size": 500,
+    "embedding_size": 32,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
+"""The same in small, to see that code runs."""
 MADE_BY: Final = (
     "bench/source_models.py",
     "bench/corpus.py",

@@ -15,7 +15,7 @@ from rich.table import Table
 from data.errors import EngineError, MatjipError, SettingsError
 from data.manifest import canonical_digest, read_manifest
 from serving.analyzer import load_analyzer
-from serving.batching.calibrate import CalibrationRequest, calibrate
+from serving.batching.calibrate import Calibration, CalibrationRequest, calibrate
 from serving.embedding_folder import EMBEDDING_KIND
 from serving.engines.choice import (
     BASELINE,
@@ -224,21 +224,50 @@ def _plain_model(folder: Path) -> TextModel[object]:
 
 
 def _fit_costs(folder: Path, choice: EngineChoice, max_tokens: int, path: Path) -> None:
-    request = CalibrationRequest(
-        make="serving.engines.choice:make_engine",
-        arguments={
-            "name": choice.engine,
-            "folder": str(folder.resolve()),
-            "threads": choice.threads,
-            "bare": True,
-        },
-        device=ENGINES[choice.engine].device,
-        max_tokens=max(8, max_tokens),
-        max_batch_tokens=2048,
-        held_out=0,
-    )
     costs_path(path).unlink(missing_ok=True)  # one of another choice is worse than none
-    calibrate(request).costs().save(costs_path(path))
+    measured = measure_costs(
+        folder, choice.engine, threads=choice.threads, max_tokens=max(8, max_tokens)
+    )
+    measured.costs().save(costs_path(path))
+
+
+def measure_costs(
+    folder: Path,
+    engine: str,
+    *,
+    threads: int,
+    max_tokens: int,
+    max_batch_tokens: int = 2048,
+    held_out: int = 0,
+) -> Calibration:
+    """Measure what batches of an engine take, as it serves a folder but with nothing kept.
+
+    Args:
+        folder: of a classifier or an embedding model.
+        engine: of ``ENGINES``.
+        threads: compute threads.
+        max_tokens: of one window.
+        max_batch_tokens: padded tokens of one batch.
+        held_out: batches that the fit does not see.
+
+    Raises:
+        EngineError: it cannot be made, or fails on a batch.
+    """
+    return calibrate(
+        CalibrationRequest(
+            make="serving.engines.choice:make_engine",
+            arguments={
+                "name": engine,
+                "folder": str(folder.resolve()),
+                "threads": threads,
+                "bare": True,
+            },
+            device=ENGINES[engine].device,
+            max_tokens=max_tokens,
+            max_batch_tokens=max_batch_tokens,
+            held_out=held_out,
+        )
+    )
 
 
 def table(choice: EngineChoice) -> Table:

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from bench import engines_gpu, gpu_contestants, gpu_memory, gpu_roofline, gpu_speed
+from bench.corpus import draw_windows
 from bench.gpu_contestants import REFERENCE, Contestant
-from bench.gpu_model import Sizes, draw_windows, make_model, sizes_of
+from bench.gpu_model import Sizes, make_model, sizes_of
 from serving.windows import pad
 
 ROOT = Path(__file__).parents[2]

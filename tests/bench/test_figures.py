@@ -19,6 +19,8 @@ def row(engine, plan, ratio):
         "tokens_per_s": 100.0 * ratio,
         "ratio": ratio,
         "int8_gemm_share": ratio / 20,
+        "batches": 3,
+        "batches_planned": 4,
     }
 
 
@@ -61,14 +63,15 @@ def folder(tmp_path):
             ],
         },
         "memory_model": {
-            "pytorch": {
+            "onnxruntime-fp32": {"failure": "it keeps its memory"},
+            "torch-int8": {
                 "memory_p999_under": 0,
                 "memory_median_error": 0.02,
                 "fitted_on": 40,
                 "held_out": 30,
                 "max_batch_tokens": 512,
             },
-            "onnx_runtime": {
+            "onnxruntime-int8": {
                 "memory_p999_under": 0,
                 "memory_median_error": 0.04,
                 "fitted_on": 40,
@@ -126,7 +129,7 @@ def test_no_engine_in_the_budget_is_no_figure(folder):
 def test_the_report_holds_tables_and_plots(folder):
     write_report(folder, figures_of(folder))
     text = (folder / "report.md").read_text()
-    assert "torch-int8" in text
+    assert "| torch-int8 | sorted | 3 of 4 |" in text
     assert "sentence-transformers OpenVINO int8" in text
     page = (folder / "report.html").read_text()
     assert page.count("<svg") == 2
@@ -137,6 +140,16 @@ def test_the_worst_engine_speaks_for_the_memory_model(folder):
     figures = figures_of(folder)
     assert figures["memory_median_error"]["value"] == 0.04
     assert "40" in figures["memory_median_error"]["conditions"]
+    assert "onnxruntime-int8, torch-int8" in figures["memory_median_error"]["conditions"]
+    assert "onnxruntime-fp32" not in figures["memory_median_error"]["conditions"]
+
+
+def test_memory_that_no_engine_could_be_fitted_to_is_no_figure(folder):
+    path = folder / "memory_model.json"
+    path.write_text(json.dumps({"torch-int8": {"failure": "it keeps its memory"}}))
+    figure = figures_of(folder)["memory_median_error"]
+    assert figure["value"] is None
+    assert "it keeps its memory" in figure["conditions"]
 
 
 def test_lower_is_better_where_it_is():
