@@ -24,6 +24,9 @@ from serving.registry.connection import connect
 from serving.registry.language_deploy import DEPLOYMENT_NAME
 from serving.vllm_report import report_path
 
+# The module's fixture runs a whole graph, minutes on a busy core, inside the first test's time.
+pytestmark = pytest.mark.timeout(900)
+
 SMALL = """
 name: small
 threads: 1

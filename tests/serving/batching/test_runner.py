@@ -303,3 +303,34 @@ def test_padding_is_small_under_load(running, counting):
         assert ratio <= 1.05
 
     asyncio.run(body())
+
+
+def test_many_windows_go_by_length_where_padding_is_left_out(fake, plenty, gate):
+    mixed: list[float] = []
+    lengths = np.random.default_rng(3).integers(3, 60, 400)
+    read: list[str] = []
+
+    def on_run(ids):
+        gate(ids)
+        mixed.append(len(set((ids != 0).sum(1).tolist())) / len(ids))
+
+    async def body():
+        runner = BatchRunner(
+            fake,
+            name="test",
+            admission=Admission(plenty),
+            costs=CostModel.unfitted(computes_padding=False),
+            settings=BatchSettings(max_batch_tokens=512, min_batch_tokens=512, max_batch_ms=1e4),
+        )
+        await runner.start()
+        waits = asyncio.create_task(runner.answer([text_of(*[1] * int(n)) for n in lengths]))
+        while len(read) < len(lengths):
+            await asyncio.sleep(0.01)
+        gate.open.set()
+        await asyncio.wait_for(waits, 60)
+        await runner.drain(20)
+
+    fake.computes_padding, fake.on_run, fake.on_windows = False, on_run, read.extend
+    asyncio.run(body())
+    # By turn, nine of ten windows of a batch are of a length of their own.
+    assert np.median(mixed) < 0.5
