@@ -216,45 +216,38 @@ class BatchRunner(Generic[Answer]):
     def refuse_if_full(self, texts: Sequence[str], timeout_s: float | None) -> None:
         """Raise what ``answer`` would at once: for who prepares texts before asking.
 
+        Beside others it is refused that would probably be late. Where nothing waits it is never
+        easier to answer than now: only what is late for sure would be thrown away half done.
+
         Raises:
-            OverloadError: too much waits already, or the runner is closing.
+            OverloadError: too much waits already, or it would be late, or the runner is closing.
         """
         if self._draining or not self._tasks:
             self._observer.rejected(model=self._name, reason="draining")
             raise self._closing()
-        if not self._texts:
-            self._refuse_if_too_large(texts, timeout_s)
-            return  # it is never easier to answer than now
-        before_s = self._dispatcher.queued_s(self._reader.unread_tokens)
+        unread, own = self._reader.unread_tokens, self._reader.tokens(texts)
+        before_s = self._dispatcher.queued_s(unread) if self._texts else 0.0
         full = self._texts + len(texts) > self._settings.max_queue_texts
-        if full or before_s > self._settings.max_queue_s:
+        if self._texts and (full or before_s > self._settings.max_queue_s):
             self._observer.rejected(model=self._name, reason="queue_full")
             raise OverloadError(
                 f"{self._texts} texts wait already, about {before_s:.1f} s of work; come again "
                 "later or send fewer texts",
                 retry_after_s=max(before_s / 2, 0.1),
             )
-        own_tokens = self._reader.tokens(texts)
-        needed_s = self._dispatcher.queued_s(self._reader.unread_tokens + own_tokens)
-        if timeout_s is not None and needed_s > _SURE_SHARE * timeout_s:
+        if timeout_s is None:
+            return
+        if self._texts:
+            needed_s, allowed_s = self._dispatcher.queued_s(unread + own), _SURE_SHARE * timeout_s
+        else:
+            needed_s, allowed_s = self._dispatcher.alone_s(own) or 0.0, timeout_s / _SURE_SHARE
+        if needed_s > allowed_s:
             self._observer.rejected(model=self._name, reason="too_late")
             raise OverloadError(
-                f"the answer would take about {needed_s:.1f} s and timeout_s={timeout_s!r}; come "
-                "again later or allow more time",
-                retry_after_s=max(needed_s - _SURE_SHARE * timeout_s, 0.1),
+                f"{len(texts)} texts would take about {needed_s:.1f} s beside {self._texts} that "
+                f"wait, and timeout_s={timeout_s!r}; send fewer texts at once or allow more time",
+                retry_after_s=max(needed_s - allowed_s, 0.1),
             )
-
-    def _refuse_if_too_large(self, texts: Sequence[str], timeout_s: float | None) -> None:
-        """Nothing else waits, and still it would be thrown away half done: only if that is sure."""
-        needed_s = self._dispatcher.alone_s(self._reader.tokens(texts))
-        if timeout_s is None or needed_s is None or _SURE_SHARE * needed_s <= timeout_s:
-            return
-        self._observer.rejected(model=self._name, reason="too_late")
-        raise OverloadError(
-            f"{len(texts)} texts would take about {needed_s:.1f} s though nothing else waits, and "
-            f"timeout_s={timeout_s!r}; send fewer texts at once or allow more time",
-            retry_after_s=max(needed_s - timeout_s, 0.1),
-        )
 
     def _closing(self) -> OverloadError:
         return OverloadError(

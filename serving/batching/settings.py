@@ -23,6 +23,7 @@ class BatchSettings(BaseModel):
     max_wait_ms: float = Field(
         default=5.0,
         ge=0,
+        le=1_000,
         description="How long a window may wait for company while a worker rests.",
     )
     max_padding: float = Field(

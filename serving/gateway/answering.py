@@ -46,7 +46,7 @@ class Gateway:
         self._record = record
         self._settings = settings
         self._mask = mask
-        self._admission = Admission(settings.workers + settings.max_waiting)
+        self._admission = Admission(settings.batching.workers + settings.max_waiting)
         metrics.inside.set_function(lambda: self._admission.inside)
 
     async def start(self) -> None:

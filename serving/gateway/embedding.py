@@ -56,7 +56,7 @@ class EmbeddingGateway:
         self._settings = settings
         self._metrics = metrics
         self._mask = mask
-        self._admission = Admission(settings.workers + settings.max_waiting)
+        self._admission = Admission(settings.batching.workers + settings.max_waiting)
 
     async def start(self) -> None:
         """Load the model; what goes wrong becomes a reason of ``/ready``."""

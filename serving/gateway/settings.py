@@ -1,4 +1,7 @@
-"""The gateway's settings, from environment variables ``MATJIP_<FIELD>``; read only when called."""
+"""The gateway's settings, from environment variables ``MATJIP_<FIELD>``; read only when called.
+
+Those of batching are fields of ``BatchSettings``, by the same prefix: ``MATJIP_MAX_BATCH_TOKENS``.
+"""
 
 import difflib
 from collections.abc import Mapping
@@ -29,8 +32,8 @@ class ServingSettings(BaseModel):
     )
     max_body_bytes: int = Field(default=1_048_576, ge=1_024)
     max_reviews: int = Field(default=64, ge=1, le=1_000, description="Reviews of one request.")
-    workers: int = Field(
-        default=2, ge=1, le=64, description="Batches of one model that are computed at once."
+    batching: BatchSettings = Field(
+        default=BatchSettings(), description="How each model's texts become batches."
     )
     engine_threads: int = Field(default=1, ge=1, le=256, description="Threads inside one engine.")
     engine: str = Field(
@@ -48,16 +51,6 @@ class ServingSettings(BaseModel):
     )
     reserve_mib: int = Field(
         default=256, ge=0, description="Memory that batches leave free, on that device."
-    )
-    batch_tokens: int = Field(default=4_096, ge=8, description="Padded tokens of one batch.")
-    batch_wait_ms: float = Field(
-        default=5.0, ge=0, le=1_000, description="A text may wait this long for company."
-    )
-    queue_texts: int = Field(
-        default=4_096, ge=1, description="Texts of one model that may wait; more are a 429."
-    )
-    queue_s: float = Field(
-        default=10.0, gt=0, description="Seconds of work that may wait; more is a 429."
     )
     deadline_s: float = Field(
         default=30.0, gt=0, description="For analysing or embedding; then the request is a 503."
@@ -100,16 +93,6 @@ class ServingSettings(BaseModel):
         default=None, min_length=1, repr=False, description="What those servers want, if anything."
     )
 
-    def batching(self) -> BatchSettings:
-        """How each model's texts become batches."""
-        return BatchSettings(
-            workers=self.workers,
-            max_batch_tokens=self.batch_tokens,
-            max_wait_ms=self.batch_wait_ms,
-            max_queue_texts=self.queue_texts,
-            max_queue_s=self.queue_s,
-        )
-
     def admission(self) -> AdmissionSettings:
         """How much of all models may be in flight."""
         return AdmissionSettings(reserve_bytes=self.reserve_mib * 2**20)
@@ -124,7 +107,9 @@ def read_settings(environment: Mapping[str, str]) -> ServingSettings:
     Raises:
         SettingsError: every wrong variable, all in one message.
     """
-    names = {f"{PREFIX}{field.upper()}": field for field in ServingSettings.model_fields}
+    fields = [field for field in ServingSettings.model_fields if field != "batching"]
+    fields += BatchSettings.model_fields
+    names = {f"{PREFIX}{field.upper()}": field for field in fields}
     problems = [
         f"{name} is not a setting; did you mean {near}?"
         for name in sorted(environment)
@@ -133,10 +118,11 @@ def read_settings(environment: Mapping[str, str]) -> ServingSettings:
     ]
     given = {field: environment[name] for name, field in names.items() if name in environment}
     try:
-        settings = ServingSettings.model_validate(given)
+        batching = {field: given.pop(field) for field in BatchSettings.model_fields & given.keys()}
+        settings = ServingSettings.model_validate(given | {"batching": batching})
     except ValidationError as error:
         for line in error.errors():
-            field = str(line["loc"][0])
+            field = str(line["loc"][-1])
             # A store URL may hold a password, so its value is never repeated.
             shown = "its value" if field == "store_url" else repr(line["input"])
             problems.append(f"{PREFIX}{field.upper()}: {shown}: {line['msg']}")

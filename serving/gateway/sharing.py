@@ -58,7 +58,7 @@ class Shared:
             name=name,
             admission=self.admission,
             costs=_costs(model, chosen),
-            settings=self.settings.batching(),
+            settings=self.settings.batching,
             observer=self.metrics.batches,
         )
         await runner.start()

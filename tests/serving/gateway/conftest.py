@@ -25,7 +25,7 @@ from serving.embedding_deployment import EmbeddingDeployment
 from serving.embedding_folder import EMBEDDING_KIND, EmbeddingSpec, write_embedding_spec
 from serving.engines.choice import load_embedder
 from serving.gateway.app import create_app
-from serving.gateway.settings import ServingSettings
+from serving.gateway.settings import ServingSettings, read_settings
 
 FAKES = Path(__file__).parents[2] / "fake_language.py"
 IN_PROCESS = {"kind": "in_process", "folder": "/models/base"}
@@ -215,8 +215,9 @@ def start_embedding(
 
     @contextmanager
     def start(*, serve: dict[str, Any] | None = None, **settings: Any) -> Iterator[httpx.Client]:
+        settings["store_url"] = f"sqlite:///{tmp_path / 'store.db'}"
         app = create_app(
-            ServingSettings(store_url=f"sqlite:///{tmp_path / 'store.db'}", **settings),
+            read_settings({f"MATJIP_{name.upper()}": str(each) for name, each in settings.items()}),
             mask=lambda text: mask_text(text)[0],
             **(serve or {"embedding": embedding_deployments[0]}),
         )

@@ -50,7 +50,7 @@ def test_too_many_at_once_get_a_429_and_the_others_an_answer(
     def send(url: str) -> httpx.Response:
         return httpx.post(f"{url}/v1/analyze", json={"reviews": [{"text": text}] * 20}, timeout=60)
 
-    settings = {"workers": 1, "max_waiting": 1, "queue_s": 600, "deadline_s": 600}
+    settings = {"workers": 1, "max_waiting": 1, "max_queue_s": 600, "deadline_s": 600}
     with start_gateway(deployment, **settings) as running, ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(send, [running.url] * 32))
         statuses = [answer.status_code for answer in answers]
@@ -112,7 +112,7 @@ def test_a_killed_gateway_has_lost_no_answer_it_gave(deployment, start_gateway, 
 
 
 def test_a_terminated_gateway_answers_what_it_took(deployment, start_gateway, tmp_path):
-    settings = {"queue_s": 600, "deadline_s": 600, "shutdown_timeout_s": 60}
+    settings = {"max_queue_s": 600, "deadline_s": 600, "shutdown_timeout_s": 60}
     with start_gateway(deployment, **settings) as running, ThreadPoolExecutor(4) as pool:
         sent = [
             pool.submit(

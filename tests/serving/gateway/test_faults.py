@@ -50,7 +50,7 @@ def raw_request(client: httpx.Client, path: str, body: object):
 
 
 def test_a_caller_who_hangs_up_is_called_off_and_frees_the_place(start_embedding, faulty):
-    with start_embedding(workers=1, queue_texts=3) as client:
+    with start_embedding(workers=1, max_queue_texts=3) as client:
         (engine,) = faulty
         engine.gate.clear()
         with raw_request(client, "/v1/embeddings", {"input": ["맛"] * 3}):
@@ -87,7 +87,7 @@ def test_five_times_too_much_is_refused_at_once_and_the_rest_is_answered(
     def send(client: httpx.Client) -> httpx.Response:
         return embed(client, "국물 맛있어요")
 
-    with start_embedding(workers=1, queue_texts=8) as client, ThreadPoolExecutor(40) as pool:
+    with start_embedding(workers=1, max_queue_texts=8) as client, ThreadPoolExecutor(40) as pool:
         faulty[0].fault = "slow"
         until_s = time.monotonic() + 3.0
         answers: list[httpx.Response] = []
@@ -161,7 +161,7 @@ def test_a_tokenizer_that_always_fails_is_a_reason(start_embedding, monkeypatch)
 
 
 def test_a_full_queue_refuses_before_anything_is_tokenised(start_embedding, faulty, monkeypatch):
-    with start_embedding(workers=1, queue_texts=3) as client:
+    with start_embedding(workers=1, max_queue_texts=3) as client:
         faulty[0].gate.clear()
         with raw_request(client, "/v1/embeddings", {"input": ["맛"] * 3}):
             until(lambda: count(client, "queue_texts") == 3, 5)

@@ -2,6 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from data.errors import SettingsError
+from serving.batching.settings import BatchSettings
 from serving.gateway.settings import ServingSettings, read_settings
 
 
@@ -36,14 +37,16 @@ def test_every_wrong_value_is_named_at_once_and_no_password_is_shown():
 
 def test_batching_and_admission_follow_the_settings():
     settings = read_settings(
-        {"MATJIP_BATCH_TOKENS": "512", "MATJIP_QUEUE_S": "2", "MATJIP_RESERVE_MIB": "64"}
+        {"MATJIP_MAX_BATCH_TOKENS": "512", "MATJIP_MAX_QUEUE_S": "2", "MATJIP_RESERVE_MIB": "64"}
     )
-    assert settings.batching().max_batch_tokens == 512
-    assert settings.batching().max_queue_s == 2.0
-    assert settings.batching().workers == settings.workers
+    assert settings.batching == BatchSettings(max_batch_tokens=512, max_queue_s=2.0)
     assert settings.admission().reserve_bytes == 64 * 2**20
-    with pytest.raises(SettingsError, match="MATJIP_DEADLINE_S: '0'"):
-        read_settings({"MATJIP_DEADLINE_S": "0"})
+    for name in ("MATJIP_DEADLINE_S", "MATJIP_STUCK_S"):
+        with pytest.raises(SettingsError, match=f"{name}: '0'"):
+            read_settings({name: "0"})
+    with pytest.raises(SettingsError, match="did you mean MATJIP_MAX_BATCH_TOKENS"):
+        read_settings({"MATJIP_MAX_BATCH_TOKEN": "512"})
+    assert not set(BatchSettings.model_fields) & set(ServingSettings.model_fields)
 
 
 def test_other_parts_variables_are_left_alone():
