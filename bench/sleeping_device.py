@@ -14,8 +14,9 @@ import psutil
 
 from bench.corpus import draw_lengths
 from data.errors import EngineMemoryError
-from serving.batching.costs import CostFile, CostModel, shape_of
+from serving.batching.costs import CostFile, CostModel
 from serving.batching.memory import MemoryReading
+from serving.batching.shapes import shape_of
 from serving.engines.protocol import Outputs, TokenIds
 from serving.windows import Windows
 

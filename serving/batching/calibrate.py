@@ -24,8 +24,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from data.errors import EngineError
-from serving.batching.costs import CostModel, Measurement, Shape, fit_costs, shape_of
+from serving.batching.costs import CostModel, Measurement, fit_costs
 from serving.batching.peak_memory import PeakSource, gpu_peak, host_peak
+from serving.batching.shapes import Shape, shape_of
 from serving.engines.protocol import Engine
 from serving.windows import pad
 

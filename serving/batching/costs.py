@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data.errors import ArtifactError
 from data.manifest import write_text_atomically
+from serving.batching.shapes import Shape
 
 MIB: Final = 2**20
 Lengths = TypeVar("Lengths", float, NDArray[np.int64] | NDArray[np.float64])
@@ -41,22 +42,6 @@ _LIFTED: Final = 1.5
 """So many times what failed fits now: it was no limit that lasts."""
 
 
-class Shape(NamedTuple):
-    """What a batch is made of.
-
-    Attributes:
-        rows: windows.
-        longest: tokens of a row, padding included.
-        tokens: real ones of all rows.
-        squares: sum over the rows of their real tokens squared.
-    """
-
-    rows: int
-    longest: int
-    tokens: int
-    squares: int
-
-
 class Measurement(NamedTuple):
     """One batch as it was measured: bytes beyond what the model holds at rest, and seconds."""
 
@@ -80,27 +65,6 @@ class CostFile(BaseModel):
     )
     seconds_of: tuple[float, float, float, float]
     measured: int = Field(ge=0, description="Batches it was fitted on; 0 is a guess.")
-
-
-def padded(lengths: NDArray[np.int64], buckets: Sequence[int]) -> NDArray[np.int64]:
-    """Tokens that an engine makes of a batch whose longest row has a length, for several such.
-
-    Args:
-        lengths: in tokens, any shape.
-        buckets: of the engine (``Engine.length_buckets``); a length beyond them stays.
-    """
-    if not buckets:
-        return lengths
-    edges = np.asarray(buckets, dtype=np.int64)
-    places = np.minimum(np.searchsorted(edges, lengths), len(edges) - 1)
-    longest: NDArray[np.int64] = np.maximum(lengths, edges[places])
-    return longest
-
-
-def shape_of(lengths: Sequence[int], buckets: Sequence[int] = ()) -> Shape:
-    """Shape of a batch of rows, padded to one of the buckets."""
-    longest = int(padded(np.asarray(max(lengths)), buckets))
-    return Shape(len(lengths), longest, sum(lengths), sum(length * length for length in lengths))
 
 
 class CostModel:

@@ -11,7 +11,7 @@ from typing import Generic
 from data.errors import EngineError, EngineMemoryError
 from serving.batching.admission import Admission
 from serving.batching.compute import Computed, compute
-from serving.batching.costs import CostModel, shape_of
+from serving.batching.costs import CostModel
 from serving.batching.health import Health
 from serving.batching.lengths import ArrivalRate, DrainRate, LengthEstimate
 from serving.batching.observer import BatchObserver
@@ -19,6 +19,7 @@ from serving.batching.planner import Limits, first_rows, flat_tokens, nearest_ro
 from serving.batching.requests import Answer, Request, Row
 from serving.batching.retries import Batch, Retries
 from serving.batching.settings import BatchSettings
+from serving.batching.shapes import shape_of
 from serving.batching.waiting import WaitingRows
 from serving.batching.workers import Job, Workers
 from serving.engines.protocol import Engine, Outputs

@@ -6,7 +6,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.batching.costs import CostModel, Shape, padded
+from serving.batching.costs import CostModel
+from serving.batching.shapes import Shape, padded
 from serving.engines.protocol import Engine, Outputs
 from serving.windows import pad
 

@@ -6,10 +6,11 @@ from typing import Final, Generic
 
 from data.errors import EngineError, EngineMemoryError
 from serving.batching.admission import Permit
-from serving.batching.costs import CostModel, Shape
+from serving.batching.costs import CostModel
 from serving.batching.health import Health
 from serving.batching.observer import BatchObserver, RetryReason
 from serving.batching.requests import Answer, Row, own_error
+from serving.batching.shapes import Shape
 
 _TRIES_ALONE: Final = 2
 _MEMORY_TRIES_ALONE: Final = 3

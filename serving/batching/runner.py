@@ -13,7 +13,7 @@ from typing import Final, Generic
 
 from data.errors import DeadlineError, EngineError, OverloadError
 from serving.batching.admission import Admission
-from serving.batching.costs import CostModel, shape_of
+from serving.batching.costs import CostModel
 from serving.batching.decoder import Decoder, checked_answers
 from serving.batching.dispatch import Dispatcher
 from serving.batching.health import Health
@@ -21,6 +21,7 @@ from serving.batching.observer import BatchObserver, SilentObserver
 from serving.batching.reader import Reader
 from serving.batching.requests import Answer, Request, Row
 from serving.batching.settings import BatchSettings
+from serving.batching.shapes import shape_of
 from serving.batching.threads import Thread
 from serving.text_model import TextModel
 

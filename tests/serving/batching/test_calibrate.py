@@ -6,8 +6,8 @@ import pytest
 
 from data.errors import EngineError
 from serving.batching.calibrate import CalibrationRequest, calibrate, measure
-from serving.batching.costs import shape_of
 from serving.batching.peak_memory import gpu_peak, host_peak
+from serving.batching.shapes import shape_of
 
 MIB = 2**20
 ENGINE = """

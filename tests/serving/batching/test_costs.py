@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from data.errors import ArtifactError
-from serving.batching.costs import CostModel, Measurement, Shape, fit_costs, shape_of
+from serving.batching.costs import CostModel, Measurement, fit_costs
+from serving.batching.shapes import Shape, shape_of
 
 BYTES = (2e6, 5e3, 4e4, 30.0)
 SECONDS = (3e-3, 1e-4, 2e-4, 1e-6)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.batching.costs import CostFile, CostModel, shape_of
+from serving.batching.costs import CostFile, CostModel
 from serving.batching.planner import (
     Limits,
     first_rows,
@@ -15,6 +15,7 @@ from serving.batching.planner import (
     worth_waiting,
 )
 from serving.batching.requests import Request, rows_of
+from serving.batching.shapes import shape_of
 from serving.batching.waiting import WaitingRows
 from serving.windows import lay_windows
 

@@ -14,7 +14,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from data.errors import ArtifactError, EngineError
-from serving.batching.costs import CostModel, shape_of
+from serving.batching.costs import CostModel
+from serving.batching.shapes import shape_of
 from serving.engines import tune
 from serving.engines.choice import (
     BASELINE,
