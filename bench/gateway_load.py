@@ -23,6 +23,7 @@ from bench.engines import speed_texts
 from bench.gateway_process import RunningGateway, gateway, on_core
 from bench.load_client import Arrivals, LoadPlan
 from bench.models import embedding_folder
+from bench.progress import say
 from data.manifest import write_json
 
 LIMIT_MS: Final = 300.0
@@ -96,6 +97,7 @@ class Bench:
 
     def stretch(self, rate: float, seconds: float, arrivals: Arrivals = "constant") -> Any:
         """Totals and replies of one rate, with the gateway's processor time."""
+        say(f"{rate:.1f} requests a second for {seconds:.0f} s, {arrivals}")
         before = self._running.cpu_s()
         answer = send(
             LoadPlan(

@@ -56,9 +56,9 @@ class Part:
 
 
 TURNS: Final = (
-    (Part("engine_speeds", 255.0, ("bench.engines", "{out}", "220")),),
+    (Part("engine_speeds", 250.0, ("bench.engines", "{out}", "215")),),
     (Part("side_by_side", 210.0, ("bench.side_by_side", "{out}", "{own}")),),
-    (Part("padding", 45.0, ("bench.padding", "{out}", "{padded}")),),
+    (Part("padding", 50.0, ("bench.padding", "{out}", "{padded}")),),
     (Part("gateway_load", 190.0, ("bench.gateway_load", "{out}", "{best}", "20")),),
     (
         # One counts bytes and gives way, the other's compute sleeps: neither is in the other's way.

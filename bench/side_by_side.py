@@ -26,6 +26,7 @@ from bench.competitor_worker import ONNX_INT8, OPENVINO_INT8
 from bench.corpus import quality_texts
 from bench.engines import speed_texts
 from bench.models import embedding_folder
+from bench.progress import say
 from bench.source_models import ROOT, Name, cache_folder, model_folder
 from data.manifest import write_json
 from serving.engines.protocol import Floats
@@ -181,6 +182,8 @@ def vectors_of(contestant: Contestant, texts: Sequence[str], path: Path) -> Floa
             running.ask(texts, batch_size=_QUALITY_BATCH, vectors=path)
     except RuntimeError as error:
         return str(error)
+    finally:
+        say(f"quality: {key_of(contestant)} is done")
     return np.asarray(np.load(path))
 
 
