@@ -13,11 +13,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import ElectraConfig, ElectraModel
 
+from bench.corpus import draw_windows
+from bench.engines import operations_per_token
+from bench.source_models import SHAPE
 from serving.batching.planner import TOKEN_BUDGET, plan_batches
 from serving.engines.protocol import Engine
 from serving.engines.pytorch import PytorchEngine
@@ -26,8 +28,7 @@ from serving.sentence_encoder import SentenceEncoder
 from serving.windows import pad
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
-LAYERS, HIDDEN, INNER, VOCABULARY = 12, 768, 3072, 30_000
-OPS_PER_TOKEN = 2 * LAYERS * (4 * HIDDEN * HIDDEN + 2 * HIDDEN * INNER)
+HIDDEN, INNER = SHAPE["hidden_size"], SHAPE["intermediate_size"]
 PARTS = {
     "onednn::qlinear_pointwise": "products",
     "mkldnn::_linear_pointwise": "products",
@@ -44,23 +45,7 @@ Batches = Sequence[Sequence[int]]
 def make_model() -> SentenceEncoder:
     """KR-ELECTRA's shape, eager attention."""
     torch.manual_seed(0)
-    config = ElectraConfig(
-        vocab_size=VOCABULARY,
-        embedding_size=HIDDEN,
-        hidden_size=HIDDEN,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=12,
-        intermediate_size=INNER,
-        attn_implementation="eager",
-    )
-    return SentenceEncoder(ElectraModel(config)).eval()
-
-
-def make_windows(count: int) -> list[list[int]]:
-    """Random tokens; lengths have median 33, mean 39, at most 128."""
-    rng = np.random.default_rng(1)
-    lengths = np.clip(np.round(rng.lognormal(np.log(33), 0.57, count)), 4, 128).astype(int)
-    return [rng.integers(5, VOCABULARY, length).tolist() for length in lengths]
+    return SentenceEncoder(ElectraModel(ElectraConfig(**SHAPE, attn_implementation="eager"))).eval()
 
 
 def tokens_per_second(engine: Engine, windows: list[list[int]], batches: Batches) -> float:
@@ -105,7 +90,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
-    windows = make_windows(asked.windows)
+    windows = draw_windows(asked.windows, SHAPE["vocab_size"])
     model = make_model()
     arrival = [range(first, first + 32) for first in range(0, len(windows) - 31, 32)]
     planned = [rows.tolist() for rows in plan_batches([len(w) for w in windows], TOKEN_BUDGET)]
@@ -128,7 +113,7 @@ def main() -> None:
     for name, (engine, batches) in plans.items():
         speed = statistics.median(speeds[name])
         ratio = speed / statistics.median(speeds["naive"])
-        share = speed * OPS_PER_TOKEN / peak
+        share = speed * operations_per_token() / peak
         parts = {} if name == "naive" else shares(engine, windows, batches[::3])
         print(
             f"{name:6s} {speed:6.0f} tokens/s, {ratio:5.2f} x, "

@@ -10,7 +10,13 @@ from data.errors import EngineError, EngineMemoryError
 from serving.engines.protocol import Outputs, TokenIds
 
 _BY_BATCH: Final = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "QAttention"}
-_QUANTISED: Final = {*_BY_BATCH, "MatMulInteger", "QuantizeLinear", "DequantizeLinear"}
+_QUANTISED: Final = {
+    *_BY_BATCH,
+    "MatMulInteger",
+    "MatMulNBits",
+    "QuantizeLinear",
+    "DequantizeLinear",
+}
 
 
 class OnnxRuntimeEngine:
