@@ -237,7 +237,6 @@ def _fit_costs(folder: Path, choice: EngineChoice, max_tokens: int, path: Path) 
         max_batch_tokens=2048,
         held_out=0,
     )
-    costs_path(path).unlink(missing_ok=True)  # one of another choice is worse than none
     calibrate(request).costs().save(costs_path(path))
 
 

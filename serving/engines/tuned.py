@@ -107,8 +107,9 @@ def costs_path(choice: Path) -> Path:
 
 
 def write_choice(path: Path, choice: EngineChoice) -> None:
-    """Keep a choice."""
+    """Keep a choice; the costs of the one before it are gone when it stands."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    costs_path(path).unlink(missing_ok=True)
     sealed = choice.model_copy(update={"seal": choice.content_digest})
     write_text_atomically(path, sealed.model_dump_json(indent=2) + "\n")
 

@@ -27,7 +27,14 @@ from serving.engines.hardware import this_hardware
 from serving.engines.measuring import measure_engines, sample_windows
 from serving.engines.protocol import Engine, Outputs, TokenIds
 from serving.engines.tune import judge, reference_engine, tune_engine
-from serving.engines.tuned import MeasuredEngine, QualityBudget, choice_path, costs_path
+from serving.engines.tuned import (
+    MeasuredEngine,
+    QualityBudget,
+    choice_path,
+    costs_path,
+    engines_home,
+    tuned_costs,
+)
 from serving.model_folder import read_spec, write_spec
 
 
@@ -189,6 +196,21 @@ def test_costs_that_are_missing_are_fitted_for_a_kept_choice(
     monkeypatch.setattr(tune, "_fit_costs", lambda folder, choice, *_: fitted.append(choice.engine))
     tune_engine(small_model, home=tmp_path, windows=20)
     assert fitted == ["torch-fp32"]
+
+
+def test_costs_of_another_choice_are_never_kept_beside_a_new_one(
+    small_model, tmp_path, acts, monkeypatch
+):
+    monkeypatch.setenv("MATJIP_VAR", str(tmp_path))
+    acts({"torch-fp32": {}})
+    first = tune_engine(small_model, home=engines_home(), windows=20, costs=False)
+    path = choice_path(engines_home(), first.model_digest, first.hardware)
+    costs_path(path).write_text("of the first choice", encoding="utf-8")
+    assert tuned_costs(first.model_digest, first.engine, 1) == costs_path(path)
+    acts({"openvino-fp32": {}})
+    second = tune_engine(small_model, home=engines_home(), windows=20, again=True, costs=False)
+    assert second.engine == "openvino-fp32"
+    assert tuned_costs(second.model_digest, second.engine, 1) is None
 
 
 @pytest.mark.parametrize(
