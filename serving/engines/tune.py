@@ -13,7 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from data.errors import EngineError, MatjipError, SettingsError
-from data.manifest import canonical_digest, read_manifest
+from data.manifest import Manifest, canonical_digest, file_sha256, read_manifest
 from serving.analyzer import load_analyzer
 from serving.batching.calibrate import CalibrationRequest, calibrate
 from serving.embedding_folder import EMBEDDING_KIND
@@ -29,6 +29,7 @@ from serving.engines.choice import (
 )
 from serving.engines.hardware import this_hardware
 from serving.engines.measuring import measure_engines, sample_windows
+from serving.engines.model_files import read_model_files
 from serving.engines.tuned import (
     EngineChoice,
     MeasuredEngine,
@@ -36,6 +37,7 @@ from serving.engines.tuned import (
     choice_path,
     costs_path,
     engines_home,
+    outdated,
     read_choice,
     write_choice,
 )
@@ -120,6 +122,8 @@ def tune_engine(
 ) -> EngineChoice:
     """Choose a folder's engine by measuring, or take the choice that was made before.
 
+    A choice holds while no engine joined those that it was made among.
+
     Args:
         folder: of a classifier or an embedding model.
         home: folder of the choices.
@@ -136,41 +140,38 @@ def tune_engine(
         ArtifactError: the folder is not whole, or no model.
         EngineError: no engine runs within the budget.
     """
-    model_digest, hardware = read_manifest(folder).digest, this_hardware()
+    manifest, hardware = read_manifest(folder), this_hardware()
     budget = budget or QualityBudget()
-    path = choice_path(home, model_digest, hardware)
+    path = choice_path(home, manifest.digest, hardware)
     model = _plain_model(folder)
     sample = (
         [list(window) for window in model.windows(texts).ids]
         if texts
         else sample_windows(model, windows)
     )
+    candidates, reference = _candidates(folder, manifest), reference_engine(folder)
     asked = (budget, threads, canonical_digest(sample))
-    kept = read_choice(path, model_digest, hardware)
-    if kept and not again and (kept.budget, kept.threads, kept.sample_digest) == asked:
-        if costs and not costs_path(path).is_file():
-            _keep_costs(folder, kept, sample, path, console)
-        return kept
-    names, reference = engines_of(folder) or [BASELINE], reference_engine(folder)
-    with Progress(console=console or Console(quiet=True), transient=True) as bar:
-        task = bar.add_task("tune")
-        measured = measure_engines(
-            names,
-            lambda name: make_engine(name, folder, threads=threads),
-            sample,
-            model.pad_id,
-            reference=reference,
-            rounds=rounds,
-            progress=lambda what, done, total: bar.update(
-                task, description=what, completed=done, total=total
-            ),
-        )
-    measured += [
-        MeasuredEngine(engine=name, error=reason) for name, reason in unfit_engines(folder).items()
-    ]
+    kept = None if again else read_choice(path, manifest.digest, hardware)
+    if kept and (kept.budget, kept.threads, kept.sample_digest) == asked:
+        reason = outdated(kept, candidates)
+        if reason is None:
+            if costs and not costs_path(path).is_file():
+                _keep_costs(folder, kept, sample, path, console)
+            return kept
+        _say(console, f"measured again: {reason}")
+    measured = _measure(
+        folder,
+        list(candidates),
+        sample,
+        model.pad_id,
+        reference=reference,
+        rounds=rounds,
+        threads=threads,
+        console=console,
+    )
     engine, judged = judge(measured, budget)
     choice = EngineChoice(
-        model_digest=model_digest,
+        model_digest=manifest.digest,
         hardware=hardware,
         budget=budget,
         reference=reference,
@@ -179,12 +180,57 @@ def tune_engine(
         tokens=sum(map(len, sample)),
         sample_digest=asked[-1],
         threads=threads,
+        candidates=candidates,
         measured=tuple(judged),
     )
     write_choice(path, choice)
     if costs:
         _keep_costs(folder, choice, sample, path, console)
     return choice
+
+
+def _candidates(folder: Path, manifest: Manifest) -> dict[str, str]:
+    """Engines that can run here, as ``EngineChoice`` has them."""
+    files = read_model_files(folder)
+    found = {}
+    for name in engines_of(folder) or [BASELINE]:
+        file = files.path(ENGINES[name].reads)
+        sealed = file is None or file.relative_to(folder).as_posix() in manifest.files
+        found[name] = "" if sealed or file is None else file_sha256(file)
+    return found
+
+
+def _measure(
+    folder: Path,
+    names: Sequence[str],
+    sample: Sequence[Sequence[int]],
+    pad_id: int,
+    *,
+    reference: str,
+    rounds: int,
+    threads: int,
+    console: Console | None,
+) -> list[MeasuredEngine]:
+    with Progress(console=console or Console(quiet=True), transient=True) as bar:
+        task = bar.add_task("tune")
+        measured = measure_engines(
+            names,
+            lambda name: make_engine(name, folder, threads=threads),
+            sample,
+            pad_id,
+            reference=reference,
+            rounds=rounds,
+            progress=lambda what, done, total: bar.update(
+                task, description=what, completed=done, total=total
+            ),
+        )
+    unfit = unfit_engines(folder).items()
+    return measured + [MeasuredEngine(engine=name, error=reason) for name, reason in unfit]
+
+
+def _say(console: Console | None, what: str) -> None:
+    if console is not None:
+        console.print(what, style="yellow", markup=False)
 
 
 def reference_engine(folder: Path) -> str:
@@ -209,12 +255,7 @@ def _keep_costs(
     try:
         _fit_costs(folder, choice, max(map(len, sample)), path)
     except EngineError as error:
-        if console is not None:
-            console.print(
-                f"no cost model is kept, serving begins with a cautious guess: {error}",
-                style="yellow",
-                markup=False,
-            )
+        _say(console, f"no cost model is kept, serving begins with a cautious guess: {error}")
 
 
 def _plain_model(folder: Path) -> TextModel[object]:

@@ -1,6 +1,7 @@
 """The engine that was chosen by measuring, kept by model and machine: ``var/engines/*.json``."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -63,7 +64,14 @@ class MeasuredEngine(BaseModel):
 
 
 class EngineChoice(BaseModel):
-    """What was chosen, for which model, on which machine, and on what evidence."""
+    """What was chosen, for which model, on which machine, and on what evidence.
+
+    Attributes:
+        candidates: engines that could run, each with the SHA-256 of its file where the model's
+            digest does not cover it, else an empty text.
+        measured: the candidates, and engines that cannot run here.
+        seal: digest of the rest.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -76,6 +84,7 @@ class EngineChoice(BaseModel):
     tokens: int
     sample_digest: str
     threads: int
+    candidates: dict[str, str]
     measured: tuple[MeasuredEngine, ...]
     seal: str = ""
 
@@ -89,6 +98,21 @@ class EngineChoice(BaseModel):
     def content_digest(self) -> str:
         """Of all but the seal."""
         return canonical_digest(self.model_dump(mode="json", exclude={"seal"}))
+
+
+def outdated(kept: EngineChoice, candidates: Mapping[str, str]) -> str | None:
+    """Why the engines that can run now ask for another choice; None where it holds.
+
+    Args:
+        kept: made before.
+        candidates: now, as ``EngineChoice`` has them.
+    """
+    fresh = [name for name, file in candidates.items() if kept.candidates.get(name) != file]
+    if fresh:
+        return f"{fresh!r} can run here, and were built or installed after the last choice"
+    if kept.engine not in candidates:
+        return f"{kept.engine!r}, which was chosen, cannot run here any more"
+    return None
 
 
 def engines_home() -> Path:

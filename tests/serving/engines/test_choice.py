@@ -50,6 +50,7 @@ def choose(home: Path, folder: Path, engine: str) -> Path:
             tokens=400,
             sample_digest="0" * 64,
             threads=1,
+            candidates={engine: ""},
             measured=(),
         ),
     )

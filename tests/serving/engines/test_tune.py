@@ -5,6 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from serving.batching.costs import CostModel, shape_of
 from serving.engines import tune
 from serving.engines.choice import (
     BASELINE,
+    ENGINES,
     engines_of,
     load_embedder,
     make_engine,
@@ -239,10 +241,46 @@ def test_a_choice_that_does_not_hold_is_measured_anew(
     elif fault == "another model":
         changed = first.model_copy(update={"model_digest": "1" * 64})
         tune.write_choice(path, changed)
-    acts({"openvino-fp32": {}})
+    monkeypatch.setattr(tune, "judge", lambda measured, _: ("openvino-fp32", measured))
     second = tune_engine(small_model, home=tmp_path, costs=False, **given)
     assert second.engine == "openvino-fp32"
     assert second.model_digest == first.model_digest
+
+
+def test_an_engine_that_came_later_is_measured_too(small_model, tmp_path, acts):
+    acts({"torch-fp32": {"work": 8}})
+    tune_engine(small_model, home=tmp_path, windows=20, costs=False)
+    acts({"torch-fp32": {"work": 8}, "openvino-fp32": {}})
+    console = Console(record=True, width=200, file=io.StringIO())
+    second = tune_engine(small_model, home=tmp_path, windows=20, costs=False, console=console)
+    assert second.engine == "openvino-fp32"
+    assert "measured again: ['openvino-fp32'] can run here" in console.export_text()
+    acts({"torch-fp32": {"work": 8}})
+    console = Console(record=True, width=200, file=io.StringIO())
+    third = tune_engine(small_model, home=tmp_path, windows=20, costs=False, console=console)
+    assert third.engine == "torch-fp32"
+    assert "'openvino-fp32', which was chosen, cannot run" in console.export_text()
+
+
+def test_a_file_beside_the_seal_that_was_built_anew_is_measured_again(
+    small_model, tmp_path, acts, monkeypatch
+):
+    folder = Path(shutil.copytree(small_model, tmp_path / "model"))
+    plan = folder / "tensorrt" / "fp16.plan"
+    plan.parent.mkdir()
+    plan.write_bytes(b"one")
+    acts({"torch-fp32": {}, "tensorrt-fp16": {}})
+    on_cpu = replace(ENGINES["tensorrt-fp16"], device="cpu")
+    monkeypatch.setitem(ENGINES, "tensorrt-fp16", on_cpu)
+    measured = []
+    there = tune.measure_engines
+    monkeypatch.setattr(
+        tune, "measure_engines", lambda *a, **k: measured.append(a[0]) or there(*a, **k)
+    )
+    for contents in (b"one", b"one", b"two", b"two"):
+        plan.write_bytes(contents)
+        tune_engine(folder, home=tmp_path, windows=20, rounds=1, costs=False)
+    assert measured == 2 * [["torch-fp32", "tensorrt-fp16"]]
 
 
 def test_another_machine_measures_anew(small_model, tmp_path, acts, monkeypatch):
