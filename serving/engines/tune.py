@@ -149,7 +149,8 @@ def tune_engine(
         if texts
         else sample_windows(model, windows)
     )
-    candidates, reference = _candidates(folder, manifest), reference_engine(folder)
+    reference = reference_engine(folder)
+    candidates = _candidates(folder, manifest, reference)
     asked = (budget, threads, canonical_digest(sample))
     kept = None if again else read_choice(path, manifest.digest, hardware)
     if kept and (kept.budget, kept.threads, kept.sample_digest) == asked:
@@ -189,11 +190,11 @@ def tune_engine(
     return choice
 
 
-def _candidates(folder: Path, manifest: Manifest) -> dict[str, str]:
+def _candidates(folder: Path, manifest: Manifest, reference: str) -> dict[str, str]:
     """Engines that can run here, as ``EngineChoice`` has them."""
     files = read_model_files(folder)
     found = {}
-    for name in engines_of(folder) or [BASELINE]:
+    for name in dict.fromkeys([reference, *engines_of(folder)]):
         file = files.path(ENGINES[name].reads)
         sealed = file is None or file.relative_to(folder).as_posix() in manifest.files
         found[name] = "" if sealed or file is None else file_sha256(file)
@@ -236,13 +237,15 @@ def _say(console: Console | None, what: str) -> None:
 def reference_engine(folder: Path) -> str:
     """The engine whose answers are the model's: the folder's plain one.
 
-    Of a model in torch it is the unpadded one, which computes the same in float32.
+    Of a model in torch it is the unpadded one, which computes the same in float32, where it knows
+    the architecture.
 
     Raises:
         ArtifactError: it is no model's folder.
     """
     plain = plain_engine(folder)
-    return "torch-fp32" if plain == BASELINE else plain
+    unpadded = plain == BASELINE and "torch-fp32" in engines_of(folder)
+    return "torch-fp32" if unpadded else plain
 
 
 def _keep_costs(

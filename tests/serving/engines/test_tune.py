@@ -11,11 +11,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
+from transformers import DistilBertConfig, DistilBertModel
 from typer.testing import CliRunner
 
 from data.errors import ArtifactError, EngineError
+from data.manifest import write_manifest
 from serving.batching.costs import CostModel, shape_of
+from serving.embedding_folder import EMBEDDING_KIND
+from serving.embedding_folder import SPEC_NAME as EMBEDDING_SPEC
 from serving.engines import tune
 from serving.engines.choice import (
     BASELINE,
@@ -38,6 +43,7 @@ from serving.engines.tuned import (
     tuned_costs,
 )
 from serving.model_folder import read_spec, write_spec
+from serving.sentence_encoder import SentenceEncoder, save_sentence_encoder
 
 
 class Acting:
@@ -178,6 +184,29 @@ def test_the_plain_engine_is_the_reference(tiny_models, torch_twin, tmp_path):
     assert engines_of(folder)[0] == "openvino-int8-static"
     assert reference_engine(folder) == "onnxruntime-int8"
     assert reference_engine(torch_twin) == "torch-fp32"
+
+
+def test_an_architecture_that_is_not_computed_unpadded_is_tuned_on_its_plain_engine(
+    small_model, tmp_path
+):
+    torch.manual_seed(0)
+    config = DistilBertConfig(dim=32, n_layers=1, n_heads=2, hidden_dim=64, vocab_size=600)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("tokenizer.json", EMBEDDING_SPEC):
+        shutil.copy2(small_model / name, folder / name)
+    save_sentence_encoder(SentenceEncoder(DistilBertModel(config)), folder / "source")
+    write_manifest(folder, EMBEDDING_KIND, {})
+    assert engines_of(folder) == []
+    with pytest.raises(EngineError, match=r"'torch-bf16' cannot.*'distilbert'.*'torch-fp32-padded"):
+        make_engine("torch-bf16", folder)
+    chosen = tune_engine(folder, home=tmp_path, windows=20, rounds=1, costs=False)
+    assert (chosen.reference, chosen.engine) == (BASELINE, BASELINE)
+    reasons = {one.engine: one.error for one in chosen.measured}
+    assert "not model type 'distilbert'" in reasons["torch-int8"]
+    (folder / "graph.onnx").write_bytes(b"")
+    assert reference_engine(folder) == BASELINE
+    assert engines_of(folder)[0] == "openvino-fp32"
 
 
 def test_a_reference_that_breaks_is_an_error(small_model, tmp_path, acts):
