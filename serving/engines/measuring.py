@@ -20,7 +20,9 @@ from serving.batching.planner import TOKEN_BUDGET, plan_batches, run_in_batches
 from serving.engines.choice import ENGINES
 from serving.engines.protocol import Engine, Floats, Outputs, TokenIds
 from serving.engines.tuned import MeasuredEngine
+from serving.label_likeness import label_likeness
 from serving.likeness import NEIGHBOURS, cosines, neighbour_overlap
+from serving.model_folder import ModelSpec
 from serving.text_model import TextModel
 from serving.windows import pad
 
@@ -43,7 +45,7 @@ class _Run:
 
     engine: Engine
     clock: Callable[[], float]
-    outputs: Floats
+    outputs: Outputs
     alone_cos_min: float
     peak_bytes: int
     seconds: float = 0.0
@@ -84,6 +86,7 @@ def measure_engines(
     pad_id: int,
     *,
     reference: str | None = None,
+    spec: ModelSpec | None = None,
     rounds: int = 2,
     progress: Progress = lambda what, done, total: None,
 ) -> list[MeasuredEngine]:
@@ -96,6 +99,7 @@ def measure_engines(
         pad_id: id of the padding token.
         reference: one of them, whose answers the others are compared with; None takes the first
             that works.
+        spec: of a classifier, whose labels and probabilities are compared as well.
         rounds: how often each batch is run by each engine.
         progress: told what is done, how many steps of how many.
 
@@ -137,9 +141,9 @@ def measure_engines(
             f"the engine {reference!r}, whose answers are what others are compared with, cannot "
             f"run: {errors.get(reference, 'it cannot be made here')}; mend that first"
         )
-    exact = runs[reference or next(iter(runs))].outputs if runs else np.zeros((0, 0), np.float32)
+    exact = runs[reference or next(iter(runs))].outputs if runs else {}
     return [
-        _row(name, runs[name], exact, tokens)
+        _row(name, runs[name], exact, tokens, spec)
         if name in runs
         else MeasuredEngine(engine=name, error=errors[name])
         for name in names
@@ -149,16 +153,17 @@ def measure_engines(
 def _start(name: str, make: Make, windows: Sequence[Sequence[int]], pad_id: int) -> _Run:
     """Make an engine, warm it up, and keep its answers."""
     on_gpu = ENGINES[name].device == "gpu"
-    made: list[tuple[Engine, Floats]] = []
+    made: list[tuple[Engine, Outputs]] = []
 
     def first_answers() -> None:
         engine = make(name)
         outputs = run_in_batches(engine, windows, pad_id, token_budget=TOKEN_BUDGET)
-        made.append((engine, _flat(outputs)))
+        made.append((engine, outputs))
 
     peak, _ = (gpu_peak if on_gpu else host_peak)(first_answers)
     ((engine, outputs),) = made
-    if not np.isfinite(outputs).all():
+    flat = _flat(outputs)
+    if not np.isfinite(flat).all():
         raise EngineError("it answers with NaN or infinite values")
     few = windows[:_ALONE]
     alone = _flat(run_in_batches(engine, few, pad_id, token_budget=1))
@@ -166,7 +171,7 @@ def _start(name: str, make: Make, windows: Sequence[Sequence[int]], pad_id: int)
         engine=engine,
         clock=gpu_clock if on_gpu else time.process_time,
         outputs=outputs,
-        alone_cos_min=float(cosines(outputs[: len(few)], alone).min()),
+        alone_cos_min=float(cosines(flat[: len(few)], alone).min()),
         peak_bytes=peak,
     )
     if on_gpu:  # what is recorded or chosen when a shape comes again is made once
@@ -198,8 +203,12 @@ def _time(run: _Run, batch: Batch) -> None:
     run.seconds += run.clock() - begun
 
 
-def _row(name: str, run: _Run, reference: Floats, tokens: int) -> MeasuredEngine:
-    alike = cosines(reference, run.outputs)
+def _row(
+    name: str, run: _Run, reference: Outputs, tokens: int, spec: ModelSpec | None
+) -> MeasuredEngine:
+    exact, flat = _flat(reference), _flat(run.outputs)
+    alike = cosines(exact, flat)
+    labels = label_likeness(reference, run.outputs, spec) if spec else None
     return MeasuredEngine(
         engine=name,
         name=run.engine.name,
@@ -209,7 +218,9 @@ def _row(name: str, run: _Run, reference: Floats, tokens: int) -> MeasuredEngine
         cos_mean=float(alike.mean()),
         cos_p1=float(np.percentile(alike, 1)),
         cos_min=float(alike.min()),
-        top10_overlap=neighbour_overlap(reference, run.outputs),
+        top10_overlap=neighbour_overlap(exact, flat),
+        label_agreement=labels.label_agreement if labels else None,
+        probability_shift=labels.probability_shift if labels else None,
         alone_cos_min=run.alone_cos_min,
         batch_invariant=run.engine.batch_invariant,
     )

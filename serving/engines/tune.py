@@ -10,7 +10,6 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from data.errors import EngineError, MatjipError, SettingsError
 from data.manifest import Manifest, canonical_digest, file_sha256, read_manifest
@@ -28,6 +27,7 @@ from serving.engines.choice import (
     unfit_engines,
 )
 from serving.engines.hardware import this_hardware
+from serving.engines.judging import judge, table
 from serving.engines.measuring import measure_engines, sample_windows
 from serving.engines.model_files import read_model_files
 from serving.engines.tuned import (
@@ -41,70 +41,11 @@ from serving.engines.tuned import (
     read_choice,
     write_choice,
 )
+from serving.model_folder import MODEL_KIND, ModelSpec, read_spec
 from serving.text_model import TextModel
 
 WINDOWS: Final = 256
-_INVARIANT_COS: Final = 0.9999
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-def judge(
-    measured: Sequence[MeasuredEngine], budget: QualityBudget
-) -> tuple[str, list[MeasuredEngine]]:
-    """The fastest engine within the budget, and every engine with the verdict on it.
-
-    Args:
-        measured: the reference first.
-        budget: of quality.
-
-    Raises:
-        EngineError: none could be measured, or none keeps to the budget.
-    """
-    fit = [row for row in measured if row.error is None and not broken_limits(row, budget)]
-    if not fit:
-        reasons = "; ".join(
-            f"{row.engine}: {row.error or ', '.join(broken_limits(row, budget))}"
-            for row in measured
-        )
-        raise EngineError(
-            f"no engine keeps to the quality budget ({reasons or 'none can run'}); widen it, or "
-            "export the model again"
-        )
-    best = max(fit, key=lambda row: row.tokens_per_s or 0.0)
-    return best.engine, [_judged(row, best, budget) for row in measured]
-
-
-def broken_limits(row: MeasuredEngine, budget: QualityBudget) -> list[str]:
-    """What of the budget an engine breaks, a phrase each."""
-    checks = {
-        "cos_mean": (row.cos_mean, budget.cos_mean),
-        "cos_p1": (row.cos_p1, budget.cos_p1),
-        "top10_overlap": (row.top10_overlap, budget.top10_overlap),
-    }
-    broken = [
-        f"{name}={value:.4f} < {least:g}"
-        for name, (value, least) in checks.items()
-        if value is not None and value < least
-    ]
-    if budget.batch_invariant:
-        if not row.batch_invariant:
-            broken.append("its answers depend on batch-mates")
-        elif row.alone_cos_min is not None and row.alone_cos_min < _INVARIANT_COS:
-            broken.append(f"alone_cos_min={row.alone_cos_min:.5f} < {_INVARIANT_COS:g}")
-    return broken
-
-
-def _judged(row: MeasuredEngine, best: MeasuredEngine, budget: QualityBudget) -> MeasuredEngine:
-    if row.error is not None:
-        verdict = row.error
-    elif row.engine == best.engine:
-        verdict = "picked"
-    elif broken := broken_limits(row, budget):
-        verdict = ", ".join(broken)
-    else:
-        share = (row.tokens_per_s or 0.0) / (best.tokens_per_s or 1.0)
-        verdict = f"{share:.2f} × the speed of {best.engine}"
-    return row.model_copy(update={"verdict": verdict})
 
 
 def tune_engine(
@@ -166,6 +107,7 @@ def tune_engine(
         sample,
         model.pad_id,
         reference=reference,
+        spec=read_spec(folder) if manifest.kind == MODEL_KIND else None,
         rounds=rounds,
         threads=threads,
         console=console,
@@ -208,6 +150,7 @@ def _measure(
     pad_id: int,
     *,
     reference: str,
+    spec: ModelSpec | None,
     rounds: int,
     threads: int,
     console: Console | None,
@@ -220,6 +163,7 @@ def _measure(
             sample,
             pad_id,
             reference=reference,
+            spec=spec,
             rounds=rounds,
             progress=lambda what, done, total: bar.update(
                 task, description=what, completed=done, total=total
@@ -284,35 +228,6 @@ def _fit_costs(folder: Path, choice: EngineChoice, max_tokens: int, path: Path) 
     calibrate(request).costs().save(costs_path(path))
 
 
-def table(choice: EngineChoice) -> Table:
-    """A choice, for people."""
-    shown = Table(title=f"{choice.engine} on {choice.hardware.cpu}, reference {choice.reference}")
-    for column in ("engine", "tokens/s", "× reference", "latency ms", "peak MiB"):
-        shown.add_column(column, justify="left" if column == "engine" else "right")
-    for column in ("cos mean", "p1", "min", "top-10", "alone", "verdict"):
-        shown.add_column(column, justify="left" if column == "verdict" else "right")
-    speeds = {row.engine: row.tokens_per_s for row in choice.measured}
-    slow = speeds[choice.reference] or 1.0
-    for row in choice.measured:
-        if row.error is not None:
-            shown.add_row(row.engine, *["–"] * 9, row.verdict, style="red")
-            continue
-        speed = row.tokens_per_s or 0.0
-        shown.add_row(
-            row.engine,
-            f"{speed:.0f}",
-            f"{speed / slow:.2f}",
-            f"{row.latency_ms:.1f}",
-            f"{row.peak_mib:.0f}",
-            *[f"{value:.4f}" for value in (row.cos_mean, row.cos_p1, row.cos_min)],
-            f"{row.top10_overlap:.3f}",
-            f"{row.alone_cos_min:.5f}",
-            row.verdict,
-            style="bold green" if row.engine == choice.engine else "",
-        )
-    return shown
-
-
 def _read_texts(path: Path | None) -> list[str] | None:
     if path is None:
         return None
@@ -337,6 +252,12 @@ def main(
     cos_mean: Annotated[float, typer.Option(help="At least.")] = QualityBudget().cos_mean,
     cos_p1: Annotated[float, typer.Option(help="At least.")] = QualityBudget().cos_p1,
     top10: Annotated[float, typer.Option(help="At least.")] = QualityBudget().top10_overlap,
+    label_agreement: Annotated[
+        float, typer.Option(help="At least, of each of a classifier's heads.")
+    ] = QualityBudget().label_agreement,
+    probability_shift: Annotated[
+        float, typer.Option(help="At most, of each of a classifier's heads.")
+    ] = QualityBudget().probability_shift,
     batch_invariant: Annotated[  # noqa: FBT002  # typer's way
         bool, typer.Option("--batch-invariant", help="No answer may depend on its batch-mates.")
     ] = False,
@@ -350,6 +271,8 @@ def main(
             cos_mean=cos_mean,
             cos_p1=cos_p1,
             top10_overlap=top10,
+            label_agreement=label_agreement,
+            probability_shift=probability_shift,
             batch_invariant=batch_invariant,
         )
         choice = tune_engine(

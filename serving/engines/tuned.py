@@ -22,6 +22,12 @@ class QualityBudget(BaseModel):
     cos_mean: float = Field(default=0.995, ge=-1, le=1)
     cos_p1: float = Field(default=0.98, ge=-1, le=1, description="First percentile of the texts.")
     top10_overlap: float = Field(default=0.94, ge=0, le=1, description="Of nearest neighbours.")
+    label_agreement: float = Field(
+        default=0.99, ge=0, le=1, description="Share of equal labels, of each classifier's head."
+    )
+    probability_shift: float = Field(
+        default=0.01, ge=0, le=1, description="Mean absolute difference, of each head, at most."
+    )
     batch_invariant: bool = Field(
         default=False, description="Whether no answer may depend on its batch-mates."
     )
@@ -40,6 +46,9 @@ class MeasuredEngine(BaseModel):
         cos_p1: their first percentile.
         cos_min: the lowest.
         top10_overlap: share of ten nearest windows that are the reference's too.
+        label_agreement: share of labels that are the reference's, of the worst of a classifier's
+            heads; None of an embedding model.
+        probability_shift: mean absolute difference of probabilities, likewise.
         alone_cos_min: the lowest cosine of a window alone with itself among others.
         batch_invariant: what the engine claims.
         error: why it could not be measured; the other figures are None then.
@@ -57,6 +66,8 @@ class MeasuredEngine(BaseModel):
     cos_p1: float | None = None
     cos_min: float | None = None
     top10_overlap: float | None = None
+    label_agreement: float | None = None
+    probability_shift: float | None = None
     alone_cos_min: float | None = None
     batch_invariant: bool = False
     error: str | None = None

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from data.errors import ArtifactError, EngineError
 from data.manifest import write_manifest
+from serving.analyzer import load_analyzer
 from serving.batching.costs import CostModel, shape_of
 from serving.embedding_folder import EMBEDDING_KIND
 from serving.embedding_folder import SPEC_NAME as EMBEDDING_SPEC
@@ -31,9 +32,10 @@ from serving.engines.choice import (
     unfit_engines,
 )
 from serving.engines.hardware import this_hardware
+from serving.engines.judging import judge
 from serving.engines.measuring import measure_engines, sample_windows
 from serving.engines.protocol import Engine, Outputs, TokenIds
-from serving.engines.tune import judge, reference_engine, tune_engine
+from serving.engines.tune import reference_engine, tune_engine
 from serving.engines.tuned import (
     MeasuredEngine,
     QualityBudget,
@@ -101,7 +103,9 @@ def test_the_fastest_within_the_budget_is_picked_and_the_rest_explained():
             row("bad-tail", 900.0, cos_p1=0.81),
             row("bad-mean", 800.0, cos_mean=0.9),
             row("bad-neighbours", 700.0, top10_overlap=0.5),
-            row("fast", 400.0),
+            row("bad-labels", 600.0, label_agreement=0.98),
+            row("bad-probabilities", 500.0, label_agreement=1.0, probability_shift=0.22),
+            row("fast", 400.0, label_agreement=1.0, probability_shift=0.0),
             MeasuredEngine(engine="broken", error="EngineError: it broke"),
         ],
         QualityBudget(),
@@ -112,6 +116,8 @@ def test_the_fastest_within_the_budget_is_picked_and_the_rest_explained():
         "bad-tail": "cos_p1=0.8100 < 0.98",
         "bad-mean": "cos_mean=0.9000 < 0.995",
         "bad-neighbours": "top10_overlap=0.5000 < 0.94",
+        "bad-labels": "label_agreement=0.9800 < 0.99",
+        "bad-probabilities": "probability_shift=0.2200 > 0.01",
         "fast": "picked",
         "broken": "EngineError: it broke",
     }
@@ -166,6 +172,35 @@ def test_a_classifier_is_tuned_too(torch_twin, tmp_path):
     picked = next(one for one in chosen.measured if one.engine == chosen.engine)
     assert picked.verdict == "picked"
     assert all(one.verdict for one in chosen.measured)
+    assert picked.label_agreement >= 0.99
+    assert 0 <= picked.probability_shift <= 0.01
+
+
+class Louder:
+    """Twice the logits of an engine: the same directions, other probabilities."""
+
+    def __init__(self, inside: Engine):
+        self.name, self.batch_invariant, self.computes_padding = "louder", True, True
+        self._inside = inside
+
+    def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Outputs:
+        outputs = self._inside.run(input_ids, attention_mask)
+        return {head: 2 * logits for head, logits in outputs.items()}
+
+
+def test_a_classifiers_engine_of_another_scale_is_not_within_the_budget(torch_twin):
+    def make(name: str) -> Engine:
+        engine = make_engine(BASELINE, torch_twin)
+        return engine if name == BASELINE else Louder(engine)
+
+    model, names = load_analyzer(torch_twin, engine=BASELINE), [BASELINE, "torch-bf16"]
+    sample = sample_windows(model, 20)
+    _, louder = judge(
+        measure_engines(names, make, sample, model.pad_id, spec=model.spec, rounds=1),
+        QualityBudget(),
+    )[1]
+    assert (louder.cos_mean, louder.top10_overlap) == pytest.approx((1.0, 1.0))
+    assert "probability_shift=" in louder.verdict
 
 
 def test_the_second_call_takes_the_choice(small_model, tmp_path, acts, monkeypatch):
