@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 
 from data.errors import ArtifactError, EngineError
 from data.manifest import write_manifest
-from serving.analyzer import load_analyzer
 from serving.batching.costs import CostModel, shape_of
 from serving.embedding_folder import EMBEDDING_KIND
 from serving.embedding_folder import SPEC_NAME as EMBEDDING_SPEC
@@ -32,12 +31,9 @@ from serving.engines.choice import (
     unfit_engines,
 )
 from serving.engines.hardware import this_hardware
-from serving.engines.judging import judge
-from serving.engines.measuring import measure_engines, sample_windows
 from serving.engines.protocol import Engine, Outputs, TokenIds
 from serving.engines.tune import reference_engine, tune_engine
 from serving.engines.tuned import (
-    MeasuredEngine,
     QualityBudget,
     choice_path,
     costs_path,
@@ -87,60 +83,6 @@ def acts(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[s
     return put
 
 
-def row(engine: str, speed: float, **changed: object) -> MeasuredEngine:
-    good = {"cos_mean": 1.0, "cos_p1": 1.0, "cos_min": 1.0, "top10_overlap": 1.0}
-    return MeasuredEngine.model_validate(
-        {"engine": engine, "tokens_per_s": speed, "batch_invariant": True, "alone_cos_min": 1.0}
-        | good
-        | changed
-    )
-
-
-def test_the_fastest_within_the_budget_is_picked_and_the_rest_explained():
-    picked, judged = judge(
-        [
-            row("exact", 100.0),
-            row("bad-tail", 900.0, cos_p1=0.81),
-            row("bad-mean", 800.0, cos_mean=0.9),
-            row("bad-neighbours", 700.0, top10_overlap=0.5),
-            row("bad-labels", 600.0, label_agreement=0.98),
-            row("bad-probabilities", 500.0, label_agreement=1.0, probability_shift=0.22),
-            row("fast", 400.0, label_agreement=1.0, probability_shift=0.0),
-            MeasuredEngine(engine="broken", error="EngineError: it broke"),
-        ],
-        QualityBudget(),
-    )
-    assert picked == "fast"
-    assert {one.engine: one.verdict for one in judged} == {
-        "exact": "0.25 × the speed of fast",
-        "bad-tail": "cos_p1=0.8100 < 0.98",
-        "bad-mean": "cos_mean=0.9000 < 0.995",
-        "bad-neighbours": "top10_overlap=0.5000 < 0.94",
-        "bad-labels": "label_agreement=0.9800 < 0.99",
-        "bad-probabilities": "probability_shift=0.2200 > 0.01",
-        "fast": "picked",
-        "broken": "EngineError: it broke",
-    }
-
-
-def test_answers_that_depend_on_batch_mates_can_be_ruled_out():
-    rows = [
-        row("exact", 100.0),
-        row("by-batch", 900.0, batch_invariant=False),
-        row("says-so", 800.0, alone_cos_min=0.99),
-    ]
-    assert judge(rows, QualityBudget())[0] == "by-batch"
-    picked, judged = judge(rows, QualityBudget(batch_invariant=True))
-    assert picked == "exact"
-    assert judged[1].verdict == "its answers depend on batch-mates"
-    assert judged[2].verdict == "alone_cos_min=0.99000 < 0.9999"
-
-
-def test_nothing_within_the_budget_is_an_error():
-    with pytest.raises(EngineError, match=r"no engine keeps.*poor: cos_mean=0\.5000 < 0\.995"):
-        judge([row("poor", 1.0, cos_mean=0.5)], QualityBudget())
-
-
 def test_one_run_picks_by_measure_and_lists_what_breaks(small_model, tmp_path, acts):
     acts(
         {
@@ -170,37 +112,10 @@ def test_a_classifier_is_tuned_too(torch_twin, tmp_path):
     assert able <= {one.engine for one in chosen.measured}
     assert unfit == unfit_engines(torch_twin)
     picked = next(one for one in chosen.measured if one.engine == chosen.engine)
-    assert picked.verdict == "picked"
+    assert picked.verdict.startswith("picked")
     assert all(one.verdict for one in chosen.measured)
     assert picked.label_agreement >= 0.99
     assert 0 <= picked.probability_shift <= 0.01
-
-
-class Louder:
-    """Twice the logits of an engine: the same directions, other probabilities."""
-
-    def __init__(self, inside: Engine):
-        self.name, self.batch_invariant, self.computes_padding = "louder", True, True
-        self._inside = inside
-
-    def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Outputs:
-        outputs = self._inside.run(input_ids, attention_mask)
-        return {head: 2 * logits for head, logits in outputs.items()}
-
-
-def test_a_classifiers_engine_of_another_scale_is_not_within_the_budget(torch_twin):
-    def make(name: str) -> Engine:
-        engine = make_engine(BASELINE, torch_twin)
-        return engine if name == BASELINE else Louder(engine)
-
-    model, names = load_analyzer(torch_twin, engine=BASELINE), [BASELINE, "torch-bf16"]
-    sample = sample_windows(model, 20)
-    _, louder = judge(
-        measure_engines(names, make, sample, model.pad_id, spec=model.spec, rounds=1),
-        QualityBudget(),
-    )[1]
-    assert (louder.cos_mean, louder.top10_overlap) == pytest.approx((1.0, 1.0))
-    assert "probability_shift=" in louder.verdict
 
 
 def test_the_second_call_takes_the_choice(small_model, tmp_path, acts, monkeypatch):
@@ -248,8 +163,6 @@ def test_a_reference_that_breaks_is_an_error(small_model, tmp_path, acts):
     acts({"torch-fp32": {"breaks_after": 0}, "openvino-fp32": {}})
     with pytest.raises(EngineError, match=r"'torch-fp32', whose answers.*it broke"):
         tune_engine(small_model, home=tmp_path, windows=20, costs=False)
-    with pytest.raises(EngineError, match=r"'gone', whose answers.*cannot be made here"):
-        measure_engines([], pytest.fail, [[1]] * 20, 0, reference="gone")
 
 
 def test_costs_that_are_missing_are_fitted_for_a_kept_choice(
@@ -364,22 +277,6 @@ def test_an_altered_model_is_refused(small_model, tmp_path):
     (folder / "graph.onnx").write_bytes(b"")
     with pytest.raises(ArtifactError, match=r"graph\.onnx"):
         tune_engine(folder, home=tmp_path)
-
-
-def test_made_up_windows_have_the_lengths_asked_for(small_model):
-    model = load_embedder(small_model, engine=BASELINE)
-    windows = sample_windows(model, 300)
-    lengths = [len(window) for window in windows]
-    assert max(lengths) <= model.spec.max_tokens
-    assert min(lengths) >= 4
-    assert 25 < np.mean(lengths) < 40  # of 39, cut at this model's 48
-    assert len({window[0] for window in windows} | {window[-1] for window in windows}) == 2
-    assert windows == sample_windows(model, 300)
-
-
-def test_too_few_windows_are_refused():
-    with pytest.raises(EngineError, match="3 windows are too few"):
-        measure_engines([], pytest.fail, [[1]] * 3, 0)
 
 
 def test_the_command_shows_keeps_and_explains(small_model, tmp_path, monkeypatch):
