@@ -59,7 +59,11 @@ def sample_windows(model: TextModel[object], count: int, *, seed: int = 0) -> li
         model: whose tokenizer and special tokens are used.
         count: how many.
         seed: of lengths and reviews.
+
+    Raises:
+        EngineError: they are too few to measure on.
     """
+    _check_count(count)
     rng = Random(seed)  # noqa: S311  # a sample, no secret
     location = np.log(_MEAN_TOKENS) - _LOG_SPREAD**2 / 2
     windows = [
@@ -109,10 +113,7 @@ def measure_engines(
     Raises:
         EngineError: there are too few windows to compare neighbours, or the reference fails.
     """
-    if len(windows) < LEAST_WINDOWS:
-        raise EngineError(
-            f"{len(windows)!r} windows are too few to measure on; give at least {LEAST_WINDOWS}"
-        )
+    _check_count(len(windows))
     runs: dict[str, _Run] = {}
     errors: dict[str, str] = {}
     lengths = [len(window) for window in windows]
@@ -148,6 +149,13 @@ def measure_engines(
         else MeasuredEngine(engine=name, error=errors[name])
         for name in names
     ]
+
+
+def _check_count(windows: int) -> None:
+    if windows < LEAST_WINDOWS:
+        raise EngineError(
+            f"{windows!r} windows are too few to measure on; give at least {LEAST_WINDOWS}"
+        )
 
 
 def _start(name: str, make: Make, windows: Sequence[Sequence[int]], pad_id: int) -> _Run:

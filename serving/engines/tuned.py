@@ -12,6 +12,7 @@ from data.manifest import canonical_digest, write_text_atomically
 from serving.engines.hardware import Hardware, this_hardware
 
 HOME_VARIABLE: Final = "MATJIP_VAR"
+_COSTS: Final = ".costs.json"
 
 
 class QualityBudget(BaseModel):
@@ -138,7 +139,7 @@ def choice_path(home: Path, model_digest: str, hardware: Hardware) -> Path:
 
 def costs_path(choice: Path) -> Path:
     """Where the cost model of the chosen engine is kept, beside the choice."""
-    return choice.with_suffix(".costs.json")
+    return choice.with_suffix(_COSTS)
 
 
 def write_choice(path: Path, choice: EngineChoice) -> None:
@@ -189,7 +190,8 @@ def tuned_engine(model_digest: str) -> tuple[str | None, str | None]:
         return choice.engine, None
     if path.is_file():
         return None, f"{str(path)!r} was altered, or is of another version"
-    if any(home.glob(f"{model_digest[:16]}-*.json")):
+    others = home.glob(f"{model_digest[:16]}-*.json")
+    if any(not other.name.endswith(_COSTS) for other in others):
         return None, "it was tuned on other hardware, or with other versions of the libraries"
     return None, None
 

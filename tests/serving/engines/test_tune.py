@@ -330,6 +330,7 @@ def test_a_fit_that_cannot_be_is_said_and_none_is_kept(small_model, tmp_path, ac
     [
         (["--cos-mean", "2"], "cos_mean"),
         (["--texts", "nowhere.txt"], "nowhere.txt"),
+        (["--windows", "0"], "0 windows are too few to measure on; give at least 20"),
     ],
 )
 def test_what_is_wrongly_asked_is_said(small_model, tmp_path, monkeypatch, given, message):
