@@ -102,7 +102,10 @@ def _why(best: MeasuredEngine, fastest: MeasuredEngine) -> str:
 
 def table(choice: EngineChoice) -> Table:
     """A choice, for people."""
-    shown = Table(title=f"{choice.engine} on {choice.hardware.cpu}, reference {choice.reference}")
+    shown = Table(
+        title=f"{choice.engine} on {choice.hardware.cpu}, reference {choice.reference}",
+        caption=f"tokens/s: of all {choice.hardware.cores} cores, or of the GPU",
+    )
     for column in ("engine", "tokens/s", "× reference", "latency ms", "peak MiB"):
         shown.add_column(column, justify="left" if column == "engine" else "right")
     for column in ("cos mean", "p1", "min", "top-10", "labels", "Δp", "alone", "verdict"):

@@ -1,9 +1,12 @@
 """Engines side by side on one model: speed, latency, memory, and how far their answers are apart.
 
-Batches are run in turn, each by every engine, and process CPU time is counted: so a busy machine
-slows all alike, and ratios hold.
+Batches are run in turn, each by every engine, and of those on a CPU process CPU time is counted: so
+a busy machine slows all alike, and ratios hold. One on a GPU has the wall clock, and the GPU to
+itself. To be compared with it, one on a CPU is taken to run on every core at once, as in a gateway
+whose workers times engine threads are the number of cores: the most that it can do.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -41,10 +44,16 @@ Batch = tuple[TokenIds, TokenIds]
 
 @dataclass
 class _Run:
-    """One engine while it is measured."""
+    """One engine while it is measured.
+
+    Attributes:
+        clock: its seconds, of one core or of the GPU.
+        side_by_side: how many such clocks the machine has: its cores, or 1 for the GPU.
+    """
 
     engine: Engine
     clock: Callable[[], float]
+    side_by_side: int
     outputs: Outputs
     alone_cos_min: float
     peak_bytes: int
@@ -178,6 +187,7 @@ def _start(name: str, make: Make, windows: Sequence[Sequence[int]], pad_id: int)
     run = _Run(
         engine=engine,
         clock=gpu_clock if on_gpu else time.process_time,
+        side_by_side=1 if on_gpu else len(os.sched_getaffinity(0)),
         outputs=outputs,
         alone_cos_min=float(cosines(flat[: len(few)], alone).min()),
         peak_bytes=peak,
@@ -220,7 +230,7 @@ def _row(
     return MeasuredEngine(
         engine=name,
         name=run.engine.name,
-        tokens_per_s=tokens / max(run.seconds, 1e-9),
+        tokens_per_s=run.side_by_side * tokens / max(run.seconds, 1e-9),
         latency_ms=1000 * float(np.median(run.latencies_s)),
         peak_mib=run.peak_bytes / _MIB,
         cos_mean=float(alike.mean()),

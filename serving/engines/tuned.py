@@ -40,7 +40,8 @@ class MeasuredEngine(BaseModel):
     Attributes:
         engine: its name in ``ENGINES``.
         name: library, version and precision.
-        tokens_per_s: real tokens a second, per core on a CPU.
+        tokens_per_s: real tokens a second of the whole machine: of the GPU, or of all cores, each
+            as fast as the one that was measured.
         latency_ms: median wall time of one window alone.
         peak_mib: most memory that it took to load and to answer, weights included.
         cos_mean: cosine of a window's outputs with the reference's, mean of all windows.

@@ -1,10 +1,13 @@
 """Engines side by side: on which windows, and what of their answers is compared."""
 
+import time
+
 import numpy as np
 import pytest
 
 from data.errors import EngineError
 from serving.analyzer import load_analyzer
+from serving.engines import measuring
 from serving.engines.choice import BASELINE, load_embedder, make_engine
 from serving.engines.judging import judge
 from serving.engines.measuring import measure_engines, sample_windows
@@ -37,6 +40,27 @@ def test_a_classifiers_engine_of_another_scale_is_not_within_the_budget(torch_tw
     )[1]
     assert (louder.cos_mean, louder.top10_overlap) == pytest.approx((1.0, 1.0))
     assert "probability_shift=" in louder.verdict
+
+
+class Busy:
+    """Computes for half a millisecond of CPU time."""
+
+    name, batch_invariant, computes_padding = "busy", True, True
+
+    def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Outputs:
+        end = time.process_time() + 5e-4
+        while time.process_time() < end:
+            pass
+        return {"embedding": np.ones((len(input_ids), 4), np.float32)}
+
+
+def test_an_engine_on_a_cpu_has_all_cores_beside_one_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(measuring, "gpu_peak", measuring.host_peak)
+    monkeypatch.setattr(measuring, "gpu_clock", time.process_time)
+    monkeypatch.setattr(measuring.os, "sched_getaffinity", lambda _: set(range(16)))
+    names = ["torch-fp32", "torch-cuda-fp16"]
+    cpu, gpu = measure_engines(names, lambda name: Busy(), [[1, 2]] * 20, 0, rounds=20)
+    assert cpu.tokens_per_s / gpu.tokens_per_s == pytest.approx(16, rel=0.3)
 
 
 def test_made_up_windows_have_the_lengths_asked_for(small_model):
