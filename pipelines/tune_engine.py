@@ -36,13 +36,21 @@ def tunable_models(deployments: Mapping[str, Path]) -> list[Path]:
 
 
 def tune_engines(deployments: Mapping[str, Path], arguments: Sequence[str]) -> None:
-    """Choose the engines of deployed models, each in a process of its own.
+    """Choose the engines of deployed models, each in a process of its own, whatever others do.
 
     Raises:
         SettingsError: no model has engines to choose from.
-        EngineError: no engine of a model keeps to the quality budget.
+        EngineError: some could not be tuned; all the others were.
     """
-    for folder in tunable_models(deployments):
-        command = [sys.executable, "-m", "serving.engines.tune", str(folder), *arguments]
-        if subprocess.run(command, check=False).returncode:
-            raise EngineError(f"no engine was chosen for {str(folder)!r}; the lines above say why")
+    folders = tunable_models(deployments)
+    failed = [str(folder) for folder in folders if not _is_tuned(folder, arguments)]
+    if failed:
+        raise EngineError(
+            f"no engine was chosen for {len(failed)} of {len(folders)} models: {failed!r}; the "
+            "lines above say why"
+        )
+
+
+def _is_tuned(folder: Path, arguments: Sequence[str]) -> bool:
+    command = [sys.executable, "-m", "serving.engines.tune", str(folder), *arguments]
+    return subprocess.run(command, check=False).returncode == 0

@@ -22,6 +22,7 @@ from serving.engines.onnx_runtime import OnnxRuntimeEngine
 from serving.logits import LOGITS
 from serving.model_folder import MODEL_KIND, read_spec, write_spec
 from serving.windows import pad
+from training.encoder_products import ffn_down_products
 from training.export import precision_in_graph, quietly
 from training.parity import INT8_LIMITS, Parity, broken_limits, measure_parity, probe_texts
 from training.qdq import QDQ_NAME, quantize_qdq
@@ -37,28 +38,21 @@ def _is_head(node: onnx.NodeProto) -> bool:
     return "_head" in node.name
 
 
-def _is_ffn_down(node: onnx.NodeProto) -> bool:
-    # ELECTRA names the feed-forward's second product ".../output/dense"; attention's own output
-    # projection carries "attention" as well.
-    return "output/dense" in node.name and "attention" not in node.name
-
-
-SCHEMES: Final[dict[str, tuple[tuple[str, ...], Keep]]] = {
-    "all products": (("MatMul", "Attention"), _is_head),
-    "all products but FFN-down": (
-        ("MatMul", "Attention"),
-        lambda node: _is_head(node) or _is_ffn_down(node),
-    ),
-}
-"""Scheme → operators to quantise, and the nodes that stay in float. The heads always stay: they
+SCHEMES: Final[dict[str, bool]] = {"all products": False, "all products but FFN-down": True}
+"""Scheme → whether the feed-forward's second products stay in float. The heads always stay: they
 are 0.1% of the work and decide the label. So do the embeddings: ONNX Runtime gives the whole table
 one scale, which saved disk, no time, and made four label flips of one among 374 texts."""
 
 
 def quantize_graph(source: Path, target: Path, scheme: str) -> None:
     """Write a classifier's INT8 graph of one scheme."""
-    operators, keep = SCHEMES[scheme]
-    quantize_products(source, target, operators, keep)
+    down = ffn_down_products(onnx.load(str(source)).graph) if SCHEMES[scheme] else frozenset()
+    quantize_products(
+        source,
+        target,
+        ("MatMul", "Attention"),
+        lambda node: _is_head(node) or node.name in down,
+    )
 
 
 def quantize_products(source: Path, target: Path, operators: Sequence[str], keep: Keep) -> None:

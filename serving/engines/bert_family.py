@@ -5,10 +5,12 @@ positions. Their differences are where positions begin and whether embeddings ar
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoConfig
 
 from data.errors import EngineError
 
@@ -108,9 +110,18 @@ def read_bert_family(backbone: nn.Module) -> BertWeights:
     )
 
 
+def unlike_bert(source: Path) -> str | None:
+    """Why the torch model in a folder is not of this family; None where it is."""
+    try:
+        _refuse_strangers(AutoConfig.from_pretrained(str(source), trust_remote_code=False))
+    except (OSError, ValueError, EngineError) as error:
+        return str(error)
+    return None
+
+
 def _refuse_strangers(config: Any) -> None:
     kind = getattr(config, "model_type", None)
-    mend = "serve it with the engine 'torch-fp32' or an exported graph"
+    mend = "serve it with the engine 'torch-fp32-padded' or an exported graph"
     if kind not in _FAMILY:
         raise EngineError(
             f"the unpadded engine computes {sorted(_FAMILY)}, not model type {kind!r}; {mend}"

@@ -1,9 +1,12 @@
 """Engines side by side on one model: speed, latency, memory, and how far their answers are apart.
 
-Batches are run in turn, each by every engine, and process CPU time is counted: so a busy machine
-slows all alike, and ratios hold.
+Batches are run in turn, each by every engine, and of those on a CPU process CPU time is counted: so
+a busy machine slows all alike, and ratios hold. One on a GPU has the wall clock, and the GPU to
+itself. To be compared with it, one on a CPU is taken to run on every core at once, as in a gateway
+whose workers times engine threads are the number of cores: the most that it can do.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +23,9 @@ from serving.batching.planner import TOKEN_BUDGET, plan_batches, run_in_batches
 from serving.engines.choice import ENGINES
 from serving.engines.protocol import Engine, Floats, Outputs, TokenIds
 from serving.engines.tuned import MeasuredEngine
+from serving.label_likeness import label_likeness
 from serving.likeness import NEIGHBOURS, cosines, neighbour_overlap
+from serving.model_folder import ModelSpec
 from serving.text_model import TextModel
 from serving.windows import pad
 
@@ -39,11 +44,17 @@ Batch = tuple[TokenIds, TokenIds]
 
 @dataclass
 class _Run:
-    """One engine while it is measured."""
+    """One engine while it is measured.
+
+    Attributes:
+        clock: its seconds, of one core or of the GPU.
+        side_by_side: how many such clocks the machine has: its cores, or 1 for the GPU.
+    """
 
     engine: Engine
     clock: Callable[[], float]
-    outputs: Floats
+    side_by_side: int
+    outputs: Outputs
     alone_cos_min: float
     peak_bytes: int
     seconds: float = 0.0
@@ -57,7 +68,11 @@ def sample_windows(model: TextModel[object], count: int, *, seed: int = 0) -> li
         model: whose tokenizer and special tokens are used.
         count: how many.
         seed: of lengths and reviews.
+
+    Raises:
+        EngineError: they are too few to measure on.
     """
+    _check_count(count)
     rng = Random(seed)  # noqa: S311  # a sample, no secret
     location = np.log(_MEAN_TOKENS) - _LOG_SPREAD**2 / 2
     windows = [
@@ -84,6 +99,7 @@ def measure_engines(
     pad_id: int,
     *,
     reference: str | None = None,
+    spec: ModelSpec | None = None,
     rounds: int = 2,
     progress: Progress = lambda what, done, total: None,
 ) -> list[MeasuredEngine]:
@@ -96,6 +112,7 @@ def measure_engines(
         pad_id: id of the padding token.
         reference: one of them, whose answers the others are compared with; None takes the first
             that works.
+        spec: of a classifier, whose labels and probabilities are compared as well.
         rounds: how often each batch is run by each engine.
         progress: told what is done, how many steps of how many.
 
@@ -105,10 +122,7 @@ def measure_engines(
     Raises:
         EngineError: there are too few windows to compare neighbours, or the reference fails.
     """
-    if len(windows) < LEAST_WINDOWS:
-        raise EngineError(
-            f"{len(windows)!r} windows are too few to measure on; give at least {LEAST_WINDOWS}"
-        )
+    _check_count(len(windows))
     runs: dict[str, _Run] = {}
     errors: dict[str, str] = {}
     lengths = [len(window) for window in windows]
@@ -137,36 +151,45 @@ def measure_engines(
             f"the engine {reference!r}, whose answers are what others are compared with, cannot "
             f"run: {errors.get(reference, 'it cannot be made here')}; mend that first"
         )
-    exact = runs[reference or next(iter(runs))].outputs if runs else np.zeros((0, 0), np.float32)
+    exact = runs[reference or next(iter(runs))].outputs if runs else {}
     return [
-        _row(name, runs[name], exact, tokens)
+        _row(name, runs[name], exact, tokens, spec)
         if name in runs
         else MeasuredEngine(engine=name, error=errors[name])
         for name in names
     ]
 
 
+def _check_count(windows: int) -> None:
+    if windows < LEAST_WINDOWS:
+        raise EngineError(
+            f"{windows!r} windows are too few to measure on; give at least {LEAST_WINDOWS}"
+        )
+
+
 def _start(name: str, make: Make, windows: Sequence[Sequence[int]], pad_id: int) -> _Run:
     """Make an engine, warm it up, and keep its answers."""
     on_gpu = ENGINES[name].device == "gpu"
-    made: list[tuple[Engine, Floats]] = []
+    made: list[tuple[Engine, Outputs]] = []
 
     def first_answers() -> None:
         engine = make(name)
         outputs = run_in_batches(engine, windows, pad_id, token_budget=TOKEN_BUDGET)
-        made.append((engine, _flat(outputs)))
+        made.append((engine, outputs))
 
     peak, _ = (gpu_peak if on_gpu else host_peak)(first_answers)
     ((engine, outputs),) = made
-    if not np.isfinite(outputs).all():
+    flat = _flat(outputs)
+    if not np.isfinite(flat).all():
         raise EngineError("it answers with NaN or infinite values")
     few = windows[:_ALONE]
     alone = _flat(run_in_batches(engine, few, pad_id, token_budget=1))
     run = _Run(
         engine=engine,
         clock=gpu_clock if on_gpu else time.process_time,
+        side_by_side=1 if on_gpu else len(os.sched_getaffinity(0)),
         outputs=outputs,
-        alone_cos_min=float(cosines(outputs[: len(few)], alone).min()),
+        alone_cos_min=float(cosines(flat[: len(few)], alone).min()),
         peak_bytes=peak,
     )
     if on_gpu:  # what is recorded or chosen when a shape comes again is made once
@@ -198,18 +221,24 @@ def _time(run: _Run, batch: Batch) -> None:
     run.seconds += run.clock() - begun
 
 
-def _row(name: str, run: _Run, reference: Floats, tokens: int) -> MeasuredEngine:
-    alike = cosines(reference, run.outputs)
+def _row(
+    name: str, run: _Run, reference: Outputs, tokens: int, spec: ModelSpec | None
+) -> MeasuredEngine:
+    exact, flat = _flat(reference), _flat(run.outputs)
+    alike = cosines(exact, flat)
+    labels = label_likeness(reference, run.outputs, spec) if spec else None
     return MeasuredEngine(
         engine=name,
         name=run.engine.name,
-        tokens_per_s=tokens / max(run.seconds, 1e-9),
+        tokens_per_s=run.side_by_side * tokens / max(run.seconds, 1e-9),
         latency_ms=1000 * float(np.median(run.latencies_s)),
         peak_mib=run.peak_bytes / _MIB,
         cos_mean=float(alike.mean()),
         cos_p1=float(np.percentile(alike, 1)),
         cos_min=float(alike.min()),
-        top10_overlap=neighbour_overlap(reference, run.outputs),
+        top10_overlap=neighbour_overlap(exact, flat),
+        label_agreement=labels.label_agreement if labels else None,
+        probability_shift=labels.probability_shift if labels else None,
         alone_cos_min=run.alone_cos_min,
         batch_invariant=run.engine.batch_invariant,
     )

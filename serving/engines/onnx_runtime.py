@@ -50,6 +50,9 @@ class OnnxRuntimeEngine:
         # Lengths change with every batch; a cached plan per shape would only grow memory.
         options.enable_mem_pattern = False
         options.enable_cpu_mem_arena = arena
+        # Waiting threads sleep. Spinning, they take cores from the engines of other models, and
+        # their CPU time is counted with whatever runs next; one thread alone never spins.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(

@@ -10,10 +10,9 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from data.errors import EngineError, MatjipError, SettingsError
-from data.manifest import canonical_digest, read_manifest
+from data.manifest import Manifest, canonical_digest, file_sha256, read_manifest
 from serving.analyzer import load_analyzer
 from serving.batching.calibrate import Calibration, CalibrationRequest, calibrate
 from serving.embedding_folder import EMBEDDING_KIND
@@ -28,7 +27,9 @@ from serving.engines.choice import (
     unfit_engines,
 )
 from serving.engines.hardware import this_hardware
+from serving.engines.judging import judge, table
 from serving.engines.measuring import measure_engines, sample_windows
+from serving.engines.model_files import read_model_files
 from serving.engines.tuned import (
     EngineChoice,
     MeasuredEngine,
@@ -36,73 +37,15 @@ from serving.engines.tuned import (
     choice_path,
     costs_path,
     engines_home,
+    outdated,
     read_choice,
     write_choice,
 )
+from serving.model_folder import MODEL_KIND, ModelSpec, read_spec
 from serving.text_model import TextModel
 
 WINDOWS: Final = 256
-_INVARIANT_COS: Final = 0.9999
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-def judge(
-    measured: Sequence[MeasuredEngine], budget: QualityBudget
-) -> tuple[str, list[MeasuredEngine]]:
-    """The fastest engine within the budget, and every engine with the verdict on it.
-
-    Args:
-        measured: the reference first.
-        budget: of quality.
-
-    Raises:
-        EngineError: none could be measured, or none keeps to the budget.
-    """
-    fit = [row for row in measured if row.error is None and not broken_limits(row, budget)]
-    if not fit:
-        reasons = "; ".join(
-            f"{row.engine}: {row.error or ', '.join(broken_limits(row, budget))}"
-            for row in measured
-        )
-        raise EngineError(
-            f"no engine keeps to the quality budget ({reasons or 'none can run'}); widen it, or "
-            "export the model again"
-        )
-    best = max(fit, key=lambda row: row.tokens_per_s or 0.0)
-    return best.engine, [_judged(row, best, budget) for row in measured]
-
-
-def broken_limits(row: MeasuredEngine, budget: QualityBudget) -> list[str]:
-    """What of the budget an engine breaks, a phrase each."""
-    checks = {
-        "cos_mean": (row.cos_mean, budget.cos_mean),
-        "cos_p1": (row.cos_p1, budget.cos_p1),
-        "top10_overlap": (row.top10_overlap, budget.top10_overlap),
-    }
-    broken = [
-        f"{name}={value:.4f} < {least:g}"
-        for name, (value, least) in checks.items()
-        if value is not None and value < least
-    ]
-    if budget.batch_invariant:
-        if not row.batch_invariant:
-            broken.append("its answers depend on batch-mates")
-        elif row.alone_cos_min is not None and row.alone_cos_min < _INVARIANT_COS:
-            broken.append(f"alone_cos_min={row.alone_cos_min:.5f} < {_INVARIANT_COS:g}")
-    return broken
-
-
-def _judged(row: MeasuredEngine, best: MeasuredEngine, budget: QualityBudget) -> MeasuredEngine:
-    if row.error is not None:
-        verdict = row.error
-    elif row.engine == best.engine:
-        verdict = "picked"
-    elif broken := broken_limits(row, budget):
-        verdict = ", ".join(broken)
-    else:
-        share = (row.tokens_per_s or 0.0) / (best.tokens_per_s or 1.0)
-        verdict = f"{share:.2f} × the speed of {best.engine}"
-    return row.model_copy(update={"verdict": verdict})
 
 
 def tune_engine(
@@ -120,6 +63,8 @@ def tune_engine(
 ) -> EngineChoice:
     """Choose a folder's engine by measuring, or take the choice that was made before.
 
+    A choice holds while no engine joined those that it was made among.
+
     Args:
         folder: of a classifier or an embedding model.
         home: folder of the choices.
@@ -136,41 +81,40 @@ def tune_engine(
         ArtifactError: the folder is not whole, or no model.
         EngineError: no engine runs within the budget.
     """
-    model_digest, hardware = read_manifest(folder).digest, this_hardware()
+    manifest, hardware = read_manifest(folder), this_hardware()
     budget = budget or QualityBudget()
-    path = choice_path(home, model_digest, hardware)
+    path = choice_path(home, manifest.digest, hardware)
     model = _plain_model(folder)
     sample = (
         [list(window) for window in model.windows(texts).ids]
         if texts
         else sample_windows(model, windows)
     )
+    reference = reference_engine(folder)
+    candidates = _candidates(folder, manifest, reference)
     asked = (budget, threads, canonical_digest(sample))
-    kept = read_choice(path, model_digest, hardware)
-    if kept and not again and (kept.budget, kept.threads, kept.sample_digest) == asked:
-        if costs and not costs_path(path).is_file():
-            _keep_costs(folder, kept, sample, path, console)
-        return kept
-    names, reference = engines_of(folder) or [BASELINE], reference_engine(folder)
-    with Progress(console=console or Console(quiet=True), transient=True) as bar:
-        task = bar.add_task("tune")
-        measured = measure_engines(
-            names,
-            lambda name: make_engine(name, folder, threads=threads),
-            sample,
-            model.pad_id,
-            reference=reference,
-            rounds=rounds,
-            progress=lambda what, done, total: bar.update(
-                task, description=what, completed=done, total=total
-            ),
-        )
-    measured += [
-        MeasuredEngine(engine=name, error=reason) for name, reason in unfit_engines(folder).items()
-    ]
+    kept = None if again else read_choice(path, manifest.digest, hardware)
+    if kept and (kept.budget, kept.threads, kept.sample_digest) == asked:
+        reason = outdated(kept, candidates)
+        if reason is None:
+            if costs and not costs_path(path).is_file():
+                _keep_costs(folder, kept, sample, path, console)
+            return kept
+        _say(console, f"measured again: {reason}")
+    measured = _measure(
+        folder,
+        list(candidates),
+        sample,
+        model.pad_id,
+        reference=reference,
+        spec=read_spec(folder) if manifest.kind == MODEL_KIND else None,
+        rounds=rounds,
+        threads=threads,
+        console=console,
+    )
     engine, judged = judge(measured, budget)
     choice = EngineChoice(
-        model_digest=model_digest,
+        model_digest=manifest.digest,
         hardware=hardware,
         budget=budget,
         reference=reference,
@@ -179,6 +123,7 @@ def tune_engine(
         tokens=sum(map(len, sample)),
         sample_digest=asked[-1],
         threads=threads,
+        candidates=candidates,
         measured=tuple(judged),
     )
     write_choice(path, choice)
@@ -187,16 +132,64 @@ def tune_engine(
     return choice
 
 
+def _candidates(folder: Path, manifest: Manifest, reference: str) -> dict[str, str]:
+    """Engines that can run here, as ``EngineChoice`` has them."""
+    files = read_model_files(folder)
+    found = {}
+    for name in dict.fromkeys([reference, *engines_of(folder)]):
+        file = files.path(ENGINES[name].reads)
+        sealed = file is None or file.relative_to(folder).as_posix() in manifest.files
+        found[name] = "" if sealed or file is None else file_sha256(file)
+    return found
+
+
+def _measure(
+    folder: Path,
+    names: Sequence[str],
+    sample: Sequence[Sequence[int]],
+    pad_id: int,
+    *,
+    reference: str,
+    spec: ModelSpec | None,
+    rounds: int,
+    threads: int,
+    console: Console | None,
+) -> list[MeasuredEngine]:
+    with Progress(console=console or Console(quiet=True), transient=True) as bar:
+        task = bar.add_task("tune")
+        measured = measure_engines(
+            names,
+            lambda name: make_engine(name, folder, threads=threads),
+            sample,
+            pad_id,
+            reference=reference,
+            spec=spec,
+            rounds=rounds,
+            progress=lambda what, done, total: bar.update(
+                task, description=what, completed=done, total=total
+            ),
+        )
+    unfit = unfit_engines(folder).items()
+    return measured + [MeasuredEngine(engine=name, error=reason) for name, reason in unfit]
+
+
+def _say(console: Console | None, what: str) -> None:
+    if console is not None:
+        console.print(what, style="yellow", markup=False)
+
+
 def reference_engine(folder: Path) -> str:
     """The engine whose answers are the model's: the folder's plain one.
 
-    Of a model in torch it is the unpadded one, which computes the same in float32.
+    Of a model in torch it is the unpadded one, which computes the same in float32, where it knows
+    the architecture.
 
     Raises:
         ArtifactError: it is no model's folder.
     """
     plain = plain_engine(folder)
-    return "torch-fp32" if plain == BASELINE else plain
+    unpadded = plain == BASELINE and "torch-fp32" in engines_of(folder)
+    return "torch-fp32" if unpadded else plain
 
 
 def _keep_costs(
@@ -209,12 +202,7 @@ def _keep_costs(
     try:
         _fit_costs(folder, choice, max(map(len, sample)), path)
     except EngineError as error:
-        if console is not None:
-            console.print(
-                f"no cost model is kept, serving begins with a cautious guess: {error}",
-                style="yellow",
-                markup=False,
-            )
+        _say(console, f"no cost model is kept, serving begins with a cautious guess: {error}")
 
 
 def _plain_model(folder: Path) -> TextModel[object]:
@@ -224,7 +212,6 @@ def _plain_model(folder: Path) -> TextModel[object]:
 
 
 def _fit_costs(folder: Path, choice: EngineChoice, max_tokens: int, path: Path) -> None:
-    costs_path(path).unlink(missing_ok=True)  # one of another choice is worse than none
     measured = measure_costs(
         folder, choice.engine, threads=choice.threads, max_tokens=max(8, max_tokens)
     )
@@ -270,35 +257,6 @@ def measure_costs(
     )
 
 
-def table(choice: EngineChoice) -> Table:
-    """A choice, for people."""
-    shown = Table(title=f"{choice.engine} on {choice.hardware.cpu}, reference {choice.reference}")
-    for column in ("engine", "tokens/s", "× reference", "latency ms", "peak MiB"):
-        shown.add_column(column, justify="left" if column == "engine" else "right")
-    for column in ("cos mean", "p1", "min", "top-10", "alone", "verdict"):
-        shown.add_column(column, justify="left" if column == "verdict" else "right")
-    speeds = {row.engine: row.tokens_per_s for row in choice.measured}
-    slow = speeds[choice.reference] or 1.0
-    for row in choice.measured:
-        if row.error is not None:
-            shown.add_row(row.engine, *["–"] * 9, row.verdict, style="red")
-            continue
-        speed = row.tokens_per_s or 0.0
-        shown.add_row(
-            row.engine,
-            f"{speed:.0f}",
-            f"{speed / slow:.2f}",
-            f"{row.latency_ms:.1f}",
-            f"{row.peak_mib:.0f}",
-            *[f"{value:.4f}" for value in (row.cos_mean, row.cos_p1, row.cos_min)],
-            f"{row.top10_overlap:.3f}",
-            f"{row.alone_cos_min:.5f}",
-            row.verdict,
-            style="bold green" if row.engine == choice.engine else "",
-        )
-    return shown
-
-
 def _read_texts(path: Path | None) -> list[str] | None:
     if path is None:
         return None
@@ -323,6 +281,12 @@ def main(
     cos_mean: Annotated[float, typer.Option(help="At least.")] = QualityBudget().cos_mean,
     cos_p1: Annotated[float, typer.Option(help="At least.")] = QualityBudget().cos_p1,
     top10: Annotated[float, typer.Option(help="At least.")] = QualityBudget().top10_overlap,
+    label_agreement: Annotated[
+        float, typer.Option(help="At least, of each of a classifier's heads.")
+    ] = QualityBudget().label_agreement,
+    probability_shift: Annotated[
+        float, typer.Option(help="At most, of each of a classifier's heads.")
+    ] = QualityBudget().probability_shift,
     batch_invariant: Annotated[  # noqa: FBT002  # typer's way
         bool, typer.Option("--batch-invariant", help="No answer may depend on its batch-mates.")
     ] = False,
@@ -336,6 +300,8 @@ def main(
             cos_mean=cos_mean,
             cos_p1=cos_p1,
             top10_overlap=top10,
+            label_agreement=label_agreement,
+            probability_shift=probability_shift,
             batch_invariant=batch_invariant,
         )
         choice = tune_engine(

@@ -2,6 +2,7 @@
 
 import subprocess
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +94,21 @@ def test_an_embedding_model_alone_is_tuned(home, monkeypatch):
     assert asked == [["serving.engines.tune", folder, "--threads", "1"]]
     with pytest.raises(EngineError, match="models/one"):
         tune_engines({EMBEDDING: path}, [])
+
+
+def test_a_model_that_fails_leaves_the_others_to_be_tuned(monkeypatch):
+    folders = [Path("models/champion"), Path("models/challenger"), Path("models/embedding")]
+    asked, codes = [], [1, 0, 1]
+
+    def run(command, *, check):
+        asked.append(Path(command[3]))
+        return subprocess.CompletedProcess(command, codes.pop(0))
+
+    monkeypatch.setattr(tune_engine, "tunable_models", lambda deployments: folders)
+    monkeypatch.setattr(tune_engine.subprocess, "run", run)
+    with pytest.raises(EngineError, match=r"2 of 3 models.*champion', 'models/embedding'\]"):
+        tune_engines({}, [])
+    assert asked == folders
 
 
 def test_a_language_model_alone_has_no_engines(home):

@@ -74,6 +74,19 @@ def test_schemes_leave_more_and_more_in_float(tiny_onnx, tmp_path):
     assert floats == sorted(set(floats))
 
 
+def test_what_stays_in_float_is_found_whatever_nodes_are_called(tiny_onnx, tmp_path):
+    model = onnx.load(tiny_onnx / "model.onnx")
+    for number, node in enumerate(model.graph.node):
+        if "_head" not in node.name:
+            node.name = f"node_{number}"
+    onnx.save(model, tmp_path / "renamed.onnx")
+    floats = []
+    for source in (tiny_onnx / "model.onnx", tmp_path / "renamed.onnx"):
+        quantize_graph(source, tmp_path / "int8.onnx", "all products but FFN-down")
+        floats.append(precision_in_graph(tmp_path / "int8.onnx")["weight_elements"]["FLOAT"])
+    assert floats[0] == floats[1]
+
+
 def test_when_no_scheme_is_good_enough_all_are_named(tiny_onnx, toy_split, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "INT8_LIMITS", IMPOSSIBLE)
     with pytest.raises(ExportError, match="serve onnx-fp32") as refused:

@@ -37,22 +37,14 @@ def whole_folder(small_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_batch_mates_change_nothing_where_that_is_claimed(whole_folder: Path, name: str) -> None:
+def test_batch_mates_change_nothing_where_that_is_claimed(
+    whole_folder: Path, tiny, name: str
+) -> None:
     reason = unfit_reason(name, whole_folder)
     if reason is not None:
         pytest.skip(reason)
     engine = make_engine(name, whole_folder)
-    rng = np.random.default_rng(3)
-    (window,) = windows([11], seed=4)
-    alone = engine.run(*pad([window], 0))["embedding"][0]
-    farthest = 0.0
-    for seed in range(12):
-        lengths = rng.integers(1, LONGEST + 1, size=rng.integers(1, 17)).tolist()
-        mates = windows(lengths, seed)
-        place = int(rng.integers(0, len(mates) + 1))
-        mates.insert(place, window)
-        among = engine.run(*pad(mates, 0))["embedding"][place]
-        farthest = max(farthest, float(np.abs(among - alone).max()))
+    farthest = tiny.moved_by_mates(engine)
     last_bits = LAST_BITS["fp32" if "fp32" in name else "less"]
     if engine.batch_invariant:
         assert farthest <= last_bits

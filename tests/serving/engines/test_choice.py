@@ -22,7 +22,13 @@ from serving.engines.choice import (
     plain_engine,
 )
 from serving.engines.hardware import this_hardware
-from serving.engines.tuned import EngineChoice, QualityBudget, choice_path, write_choice
+from serving.engines.tuned import (
+    EngineChoice,
+    QualityBudget,
+    choice_path,
+    costs_path,
+    write_choice,
+)
 from serving.model_folder import MODEL_KIND, read_spec, write_spec
 
 TEXTS = ["가까", "각 갇 갈 감", "갚 갛 개 갬 거 걱 건", ""]
@@ -50,6 +56,7 @@ def choose(home: Path, folder: Path, engine: str) -> Path:
             tokens=400,
             sample_digest="0" * 64,
             threads=1,
+            candidates={engine: ""},
             measured=(),
         ),
     )
@@ -130,6 +137,16 @@ def test_a_choice_that_was_altered_or_is_gone_is_not_taken(small_model, home, ca
     path.rename(path.with_name(path.name.replace(this_hardware().key, "0" * 16)))
     assert "other hardware" in load_embedder(small_model).chosen.warning
     assert load_embedder(small_model, engine=BASELINE).chosen.warning is None
+
+
+def test_costs_that_are_left_of_a_deleted_choice_are_no_choice(small_model, home):
+    path = choose(home, small_model, "openvino-fp32")
+    costs_path(path).write_text("{}", "utf-8")
+    path.unlink()
+    served = load_embedder(small_model)
+    assert served.engine.name.startswith("torch-")
+    assert served.chosen.warning is None
+    assert served.chosen.costs is None
 
 
 def test_a_folder_that_nobody_tuned_needs_no_torch(tiny_models, home):

@@ -5,31 +5,44 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
+from transformers import DistilBertConfig, DistilBertModel
 from typer.testing import CliRunner
 
 from data.errors import ArtifactError, EngineError
+from data.manifest import write_manifest
 from serving.batching.costs import CostModel
 from serving.batching.shapes import shape_of
+from serving.embedding_folder import EMBEDDING_KIND
+from serving.embedding_folder import SPEC_NAME as EMBEDDING_SPEC
 from serving.engines import tune
 from serving.engines.choice import (
     BASELINE,
+    ENGINES,
     engines_of,
     load_embedder,
     make_engine,
     unfit_engines,
 )
 from serving.engines.hardware import this_hardware
-from serving.engines.measuring import measure_engines, sample_windows
 from serving.engines.protocol import Engine, Outputs, TokenIds
-from serving.engines.tune import judge, reference_engine, tune_engine
-from serving.engines.tuned import MeasuredEngine, QualityBudget, choice_path, costs_path
+from serving.engines.tune import reference_engine, tune_engine
+from serving.engines.tuned import (
+    QualityBudget,
+    choice_path,
+    costs_path,
+    engines_home,
+    tuned_costs,
+)
 from serving.model_folder import read_spec, write_spec
+from serving.sentence_encoder import SentenceEncoder, save_sentence_encoder
 
 
 class Acting:
@@ -71,56 +84,6 @@ def acts(small_model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[s
     return put
 
 
-def row(engine: str, speed: float, **changed: object) -> MeasuredEngine:
-    good = {"cos_mean": 1.0, "cos_p1": 1.0, "cos_min": 1.0, "top10_overlap": 1.0}
-    return MeasuredEngine.model_validate(
-        {"engine": engine, "tokens_per_s": speed, "batch_invariant": True, "alone_cos_min": 1.0}
-        | good
-        | changed
-    )
-
-
-def test_the_fastest_within_the_budget_is_picked_and_the_rest_explained():
-    picked, judged = judge(
-        [
-            row("exact", 100.0),
-            row("bad-tail", 900.0, cos_p1=0.81),
-            row("bad-mean", 800.0, cos_mean=0.9),
-            row("bad-neighbours", 700.0, top10_overlap=0.5),
-            row("fast", 400.0),
-            MeasuredEngine(engine="broken", error="EngineError: it broke"),
-        ],
-        QualityBudget(),
-    )
-    assert picked == "fast"
-    assert {one.engine: one.verdict for one in judged} == {
-        "exact": "0.25 × the speed of fast",
-        "bad-tail": "cos_p1=0.8100 < 0.98",
-        "bad-mean": "cos_mean=0.9000 < 0.995",
-        "bad-neighbours": "top10_overlap=0.5000 < 0.94",
-        "fast": "picked",
-        "broken": "EngineError: it broke",
-    }
-
-
-def test_answers_that_depend_on_batch_mates_can_be_ruled_out():
-    rows = [
-        row("exact", 100.0),
-        row("by-batch", 900.0, batch_invariant=False),
-        row("says-so", 800.0, alone_cos_min=0.99),
-    ]
-    assert judge(rows, QualityBudget())[0] == "by-batch"
-    picked, judged = judge(rows, QualityBudget(batch_invariant=True))
-    assert picked == "exact"
-    assert judged[1].verdict == "its answers depend on batch-mates"
-    assert judged[2].verdict == "alone_cos_min=0.99000 < 0.9999"
-
-
-def test_nothing_within_the_budget_is_an_error():
-    with pytest.raises(EngineError, match=r"no engine keeps.*poor: cos_mean=0\.5000 < 0\.995"):
-        judge([row("poor", 1.0, cos_mean=0.5)], QualityBudget())
-
-
 def test_one_run_picks_by_measure_and_lists_what_breaks(small_model, tmp_path, acts):
     acts(
         {
@@ -150,8 +113,10 @@ def test_a_classifier_is_tuned_too(torch_twin, tmp_path):
     assert able <= {one.engine for one in chosen.measured}
     assert unfit == unfit_engines(torch_twin)
     picked = next(one for one in chosen.measured if one.engine == chosen.engine)
-    assert picked.verdict == "picked"
+    assert picked.verdict.startswith("picked")
     assert all(one.verdict for one in chosen.measured)
+    assert picked.label_agreement >= 0.99
+    assert 0 <= picked.probability_shift <= 0.01
 
 
 def test_the_second_call_takes_the_choice(small_model, tmp_path, acts, monkeypatch):
@@ -172,12 +137,33 @@ def test_the_plain_engine_is_the_reference(tiny_models, torch_twin, tmp_path):
     assert reference_engine(torch_twin) == "torch-fp32"
 
 
+def test_an_architecture_that_is_not_computed_unpadded_is_tuned_on_its_plain_engine(
+    small_model, tmp_path
+):
+    torch.manual_seed(0)
+    config = DistilBertConfig(dim=32, n_layers=1, n_heads=2, hidden_dim=64, vocab_size=600)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("tokenizer.json", EMBEDDING_SPEC):
+        shutil.copy2(small_model / name, folder / name)
+    save_sentence_encoder(SentenceEncoder(DistilBertModel(config)), folder / "source")
+    write_manifest(folder, EMBEDDING_KIND, {})
+    assert engines_of(folder) == []
+    with pytest.raises(EngineError, match=r"'torch-bf16' cannot.*'distilbert'.*'torch-fp32-padded"):
+        make_engine("torch-bf16", folder)
+    chosen = tune_engine(folder, home=tmp_path, windows=20, rounds=1, costs=False)
+    assert (chosen.reference, chosen.engine) == (BASELINE, BASELINE)
+    reasons = {one.engine: one.error for one in chosen.measured}
+    assert "not model type 'distilbert'" in reasons["torch-int8"]
+    (folder / "graph.onnx").write_bytes(b"")
+    assert reference_engine(folder) == BASELINE
+    assert engines_of(folder)[0] == "openvino-fp32"
+
+
 def test_a_reference_that_breaks_is_an_error(small_model, tmp_path, acts):
     acts({"torch-fp32": {"breaks_after": 0}, "openvino-fp32": {}})
     with pytest.raises(EngineError, match=r"'torch-fp32', whose answers.*it broke"):
         tune_engine(small_model, home=tmp_path, windows=20, costs=False)
-    with pytest.raises(EngineError, match=r"'gone', whose answers.*cannot be made here"):
-        measure_engines([], pytest.fail, [[1]] * 20, 0, reference="gone")
 
 
 def test_costs_that_are_missing_are_fitted_for_a_kept_choice(
@@ -190,6 +176,21 @@ def test_costs_that_are_missing_are_fitted_for_a_kept_choice(
     monkeypatch.setattr(tune, "_fit_costs", lambda folder, choice, *_: fitted.append(choice.engine))
     tune_engine(small_model, home=tmp_path, windows=20)
     assert fitted == ["torch-fp32"]
+
+
+def test_costs_of_another_choice_are_never_kept_beside_a_new_one(
+    small_model, tmp_path, acts, monkeypatch
+):
+    monkeypatch.setenv("MATJIP_VAR", str(tmp_path))
+    acts({"torch-fp32": {}})
+    first = tune_engine(small_model, home=engines_home(), windows=20, costs=False)
+    path = choice_path(engines_home(), first.model_digest, first.hardware)
+    costs_path(path).write_text("of the first choice", encoding="utf-8")
+    assert tuned_costs(first.model_digest, first.engine, 1) == costs_path(path)
+    acts({"openvino-fp32": {}})
+    second = tune_engine(small_model, home=engines_home(), windows=20, again=True, costs=False)
+    assert second.engine == "openvino-fp32"
+    assert tuned_costs(second.model_digest, second.engine, 1) is None
 
 
 @pytest.mark.parametrize(
@@ -218,10 +219,46 @@ def test_a_choice_that_does_not_hold_is_measured_anew(
     elif fault == "another model":
         changed = first.model_copy(update={"model_digest": "1" * 64})
         tune.write_choice(path, changed)
-    acts({"openvino-fp32": {}})
+    monkeypatch.setattr(tune, "judge", lambda measured, _: ("openvino-fp32", measured))
     second = tune_engine(small_model, home=tmp_path, costs=False, **given)
     assert second.engine == "openvino-fp32"
     assert second.model_digest == first.model_digest
+
+
+def test_an_engine_that_came_later_is_measured_too(small_model, tmp_path, acts):
+    acts({"torch-fp32": {"work": 8}})
+    tune_engine(small_model, home=tmp_path, windows=20, costs=False)
+    acts({"torch-fp32": {"work": 8}, "openvino-fp32": {}})
+    console = Console(record=True, width=200, file=io.StringIO())
+    second = tune_engine(small_model, home=tmp_path, windows=20, costs=False, console=console)
+    assert second.engine == "openvino-fp32"
+    assert "measured again: ['openvino-fp32'] can run here" in console.export_text()
+    acts({"torch-fp32": {"work": 8}})
+    console = Console(record=True, width=200, file=io.StringIO())
+    third = tune_engine(small_model, home=tmp_path, windows=20, costs=False, console=console)
+    assert third.engine == "torch-fp32"
+    assert "'openvino-fp32', which was chosen, cannot run" in console.export_text()
+
+
+def test_a_file_beside_the_seal_that_was_built_anew_is_measured_again(
+    small_model, tmp_path, acts, monkeypatch
+):
+    folder = Path(shutil.copytree(small_model, tmp_path / "model"))
+    plan = folder / "tensorrt" / "fp16.plan"
+    plan.parent.mkdir()
+    plan.write_bytes(b"one")
+    acts({"torch-fp32": {}, "tensorrt-fp16": {}})
+    on_cpu = replace(ENGINES["tensorrt-fp16"], device="cpu")
+    monkeypatch.setitem(ENGINES, "tensorrt-fp16", on_cpu)
+    measured = []
+    there = tune.measure_engines
+    monkeypatch.setattr(
+        tune, "measure_engines", lambda *a, **k: measured.append(a[0]) or there(*a, **k)
+    )
+    for contents in (b"one", b"one", b"two", b"two"):
+        plan.write_bytes(contents)
+        tune_engine(folder, home=tmp_path, windows=20, rounds=1, costs=False)
+    assert measured == 2 * [["torch-fp32", "tensorrt-fp16"]]
 
 
 def test_another_machine_measures_anew(small_model, tmp_path, acts, monkeypatch):
@@ -241,22 +278,6 @@ def test_an_altered_model_is_refused(small_model, tmp_path):
     (folder / "graph.onnx").write_bytes(b"")
     with pytest.raises(ArtifactError, match=r"graph\.onnx"):
         tune_engine(folder, home=tmp_path)
-
-
-def test_made_up_windows_have_the_lengths_asked_for(small_model):
-    model = load_embedder(small_model, engine=BASELINE)
-    windows = sample_windows(model, 300)
-    lengths = [len(window) for window in windows]
-    assert max(lengths) <= model.spec.max_tokens
-    assert min(lengths) >= 4
-    assert 25 < np.mean(lengths) < 40  # of 39, cut at this model's 48
-    assert len({window[0] for window in windows} | {window[-1] for window in windows}) == 2
-    assert windows == sample_windows(model, 300)
-
-
-def test_too_few_windows_are_refused():
-    with pytest.raises(EngineError, match="3 windows are too few"):
-        measure_engines([], pytest.fail, [[1]] * 3, 0)
 
 
 def test_the_command_shows_keeps_and_explains(small_model, tmp_path, monkeypatch):
@@ -310,6 +331,7 @@ def test_a_fit_that_cannot_be_is_said_and_none_is_kept(small_model, tmp_path, ac
     [
         (["--cos-mean", "2"], "cos_mean"),
         (["--texts", "nowhere.txt"], "nowhere.txt"),
+        (["--windows", "0"], "0 windows are too few to measure on; give at least 20"),
     ],
 )
 def test_what_is_wrongly_asked_is_said(small_model, tmp_path, monkeypatch, given, message):

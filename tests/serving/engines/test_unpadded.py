@@ -142,7 +142,7 @@ def test_other_kinds_of_bert_are_refused(tiny: Any, changed: dict[str, Any], wor
 
 def test_other_architectures_are_refused() -> None:
     config = DistilBertConfig(dim=16, n_layers=1, n_heads=2, hidden_dim=32)
-    with pytest.raises(EngineError, match=r"not model type 'distilbert'.*torch-fp32"):
+    with pytest.raises(EngineError, match=r"not model type 'distilbert'.*torch-fp32-padded"):
         UnpaddedEngine(SentenceEncoder(DistilBertModel(config)), precision="fp32")
 
 
