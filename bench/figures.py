@@ -74,6 +74,8 @@ TARGETS: Final[dict[str, Target]] = {
 
 BF16_LIMITS: Final = {"cos_mean": 0.9999}
 INT8_LIMITS: Final = {"cos_mean": 0.995, "cos_p1": 0.98, "top10_overlap": 0.94}
+_DEFAULT_BATCH: Final = 32
+"""Of sentence-transformers and of infinity."""
 _COMPARED: Final = ("cos_mean", "top10_overlap")
 
 
@@ -158,6 +160,18 @@ def _speed(row: Row) -> float:
     return 1.0 / float(min(row["cpu_s"]))
 
 
+def _batch_size(row: Row) -> int:
+    return int(row["batch_size"][row["cpu_s"].index(min(row["cpu_s"]))])
+
+
+def _at_default(own: Row, theirs: Row) -> str:
+    """What it is against their default size of batches, if that was run and is not their best."""
+    if _DEFAULT_BATCH not in theirs["batch_size"] or _batch_size(theirs) == _DEFAULT_BATCH:
+        return ""
+    seconds = theirs["cpu_s"][theirs["batch_size"].index(_DEFAULT_BATCH)]
+    return f" (of {_DEFAULT_BATCH}, its default: {_speed(own) * seconds:.2f} ×)"
+
+
 def _against(who: str, *, int8_only: bool) -> Callable[[Path], tuple[float, str]]:
     def figure(folder: Path) -> tuple[float, str]:
         part = _part(folder, "side_by_side")
@@ -174,8 +188,8 @@ def _against(who: str, *, int8_only: bool) -> Callable[[Path], tuple[float, str]
         own = max(ours, key=_speed)
         return _speed(own) / _speed(best), (
             f"{own['name']} ({_said(own['quality'])}) against {who} {best['name']} "
-            f"({_said(best['quality'])}); {part['texts']} texts, best of {len(own['cpu_s'])} "
-            "rounds and batch sizes each, processor time, one thread"
+            f"({_said(best['quality'])}) in batches of {_batch_size(best)}{_at_default(own, best)}; "
+            f"{part['texts']} texts, best of {len(own['cpu_s'])} rounds, processor time, one thread"
         )
 
     return figure

@@ -107,6 +107,7 @@ def test_libraries_are_compared_at_their_quality_or_better(folder):
     figures = figures_of(folder)
     assert figures["vs_sentence_transformers_x"]["value"] == pytest.approx(1.5)
     assert "OpenVINO int8" in figures["vs_sentence_transformers_x"]["conditions"]
+    assert "of 32, its default: 1.65 ×" in figures["vs_sentence_transformers_x"]["conditions"]
     assert figures["vs_infinity_x"]["value"] == pytest.approx(2.5)
 
 

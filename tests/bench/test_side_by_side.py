@@ -45,6 +45,15 @@ def test_one_that_ends_says_why_and_the_others_go_on():
     assert rows[key_of(bad)]["cpu_s"] == []
 
 
+def test_what_falls_behind_its_own_library_is_not_asked_again():
+    ones = "numpy.ones((1, 1))"
+    fast = contestant("fast", f"sum(range(10**6)) and {ones}")
+    slow = contestant("slow", f"sum(range(10**7)) and {ones}")
+    rows = measure_speed([fast, slow], ["a"], batch_sizes=(16, 8))
+    assert rows[key_of(fast)]["batch_size"] == [16, 8]
+    assert rows[key_of(slow)]["batch_size"] == [16]
+
+
 def test_each_setting_is_called_by_a_name_of_its_own():
     names = [key_of(each) for each in competitors()]
     assert len(set(names)) == len(names)
