@@ -27,7 +27,7 @@ class BatchSettings(BaseModel):
         description="How long a window may wait for company while a worker rests.",
     )
     max_padding: float = Field(
-        default=1.05, ge=1.0, description="Padded over real tokens of one batch under load."
+        default=1.04, ge=1.0, description="Padded over real tokens of one batch under load."
     )
     window_batches: int = Field(
         default=16, ge=1, description="Batches' worth of windows that are ordered by length."

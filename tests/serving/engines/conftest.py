@@ -111,7 +111,7 @@ class TinyEncoders:
 
 
 @pytest.fixture(scope="session")
-def tiny() -> TinyEncoders:
+def encoders() -> TinyEncoders:
     return TinyEncoders()
 
 

@@ -38,13 +38,13 @@ def whole_folder(small_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_batch_mates_change_nothing_where_that_is_claimed(
-    whole_folder: Path, tiny, name: str
+    whole_folder: Path, encoders, name: str
 ) -> None:
     reason = unfit_reason(name, whole_folder)
     if reason is not None:
         pytest.skip(reason)
     engine = make_engine(name, whole_folder)
-    farthest = tiny.moved_by_mates(engine)
+    farthest = encoders.moved_by_mates(engine)
     last_bits = LAST_BITS["fp32" if "fp32" in name else "less"]
     if engine.batch_invariant:
         assert farthest <= last_bits

@@ -35,13 +35,13 @@ class Counted:
         return record
 
 
-def test_what_is_recorded_answers_as_what_is_not(tiny: Any) -> None:
-    model, counted = tiny.encoder(), Counted()
+def test_what_is_recorded_answers_as_what_is_not(encoders: Any) -> None:
+    model, counted = encoders.encoder(), Counted()
     plain = TorchCudaEngine(model, precision="fp16", device="cpu")
     engine = TorchCudaEngine(model, precision="fp16", device="cpu", recorder=counted)
 
     for seed, lengths in enumerate([[5, 9, 30], [30, 5, 9], [6, 7, 31], [20, 3, 17], [4] * 4]):
-        batch = pad(tiny.windows(lengths, seed), 0)
+        batch = pad(encoders.windows(lengths, seed), 0)
         ours, theirs = (each.run(*batch)["embedding"] for each in (engine, plain))
         np.testing.assert_allclose(ours, theirs, atol=2e-3)
 
@@ -50,17 +50,17 @@ def test_what_is_recorded_answers_as_what_is_not(tiny: Any) -> None:
 
 
 def test_few_recordings_are_kept_and_large_batches_are_not_recorded(
-    tiny: Any, monkeypatch: pytest.MonkeyPatch
+    encoders: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorded, "MOST_RECORDINGS", 2)
     monkeypatch.setattr(recorded, "STALE_RUNS", 10)
     monkeypatch.setattr(recorded, "MOST_RECORDED_TOKENS", 100)
     counted = Counted()
-    engine = TorchCudaEngine(tiny.encoder(), precision="fp16", device="cpu", recorder=counted)
+    engine = TorchCudaEngine(encoders.encoder(), precision="fp16", device="cpu", recorder=counted)
 
     def run(*rows: int) -> set[int]:
         for count in rows:
-            engine.run(*pad(tiny.windows([5] * count), 0))
+            engine.run(*pad(encoders.windows([5] * count), 0))
         return {shape.windows for shape in engine._lane().shapes}
 
     assert run(1, 1, 2, 2, 4, 4, 30, 30) == {1, 2}
@@ -71,11 +71,11 @@ def test_few_recordings_are_kept_and_large_batches_are_not_recorded(
 
 
 def test_a_batch_shows_its_memory_when_it_is_calibrated(
-    tiny: Any, monkeypatch: pytest.MonkeyPatch
+    encoders: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calibrating, "gpu_peak", lambda call: (call(), (7, "torch"))[1])
     counted = Counted()
-    engine = TorchCudaEngine(tiny.encoder(), precision="fp16", device="cpu", recorder=counted)
+    engine = TorchCudaEngine(encoders.encoder(), precision="fp16", device="cpu", recorder=counted)
     request = CalibrationRequest(make="a:b", device="gpu", max_tokens=64, max_batch_tokens=64)
     for _ in range(3):
         batch, _ = calibrating._run(engine, [5, 9], request)
@@ -83,7 +83,7 @@ def test_a_batch_shows_its_memory_when_it_is_calibrated(
 
 
 def test_a_recorder_that_fails_is_not_asked_again(
-    tiny: Any, caplog: pytest.LogCaptureFixture
+    encoders: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked = []
 
@@ -91,8 +91,10 @@ def test_a_recorder_that_fails_is_not_asked_again(
         asked.append(run)
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    engine = TorchCudaEngine(tiny.encoder(), precision="fp16", device="cpu", recorder=lambda: fails)
-    batch = pad(tiny.windows([5, 9]), 0)
+    engine = TorchCudaEngine(
+        encoders.encoder(), precision="fp16", device="cpu", recorder=lambda: fails
+    )
+    batch = pad(encoders.windows([5, 9]), 0)
 
     answers = [engine.run(*batch)["embedding"] for _ in range(4)]
 
@@ -102,15 +104,17 @@ def test_a_recorder_that_fails_is_not_asked_again(
         np.testing.assert_allclose(answer, answers[0], atol=2e-3)
 
 
-def test_short_memory_puts_recording_off(tiny: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_short_memory_puts_recording_off(encoders: Any, caplog: pytest.LogCaptureFixture) -> None:
     asked = []
 
     def fails(run: recorded.Run) -> Any:
         asked.append(run)
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    engine = TorchCudaEngine(tiny.encoder(), precision="fp16", device="cpu", recorder=lambda: fails)
-    batch = pad(tiny.windows([5, 9]), 0)
+    engine = TorchCudaEngine(
+        encoders.encoder(), precision="fp16", device="cpu", recorder=lambda: fails
+    )
+    batch = pad(encoders.windows([5, 9]), 0)
     for _ in range(4):
         engine.run(*batch)
     assert len(asked) == 1
@@ -121,10 +125,10 @@ def test_short_memory_puts_recording_off(tiny: Any, caplog: pytest.LogCaptureFix
     assert len(asked) == 2
 
 
-def test_threads_do_not_disturb_each_other(tiny: Any, device: str) -> None:
+def test_threads_do_not_disturb_each_other(encoders: Any, device: str) -> None:
     recorder = Counted() if device == "cpu" else None
-    engine = TorchCudaEngine(tiny.encoder(), precision="fp16", device=device, recorder=recorder)
-    batches = [pad(tiny.windows([5, 9, 30], seed=seed), 0) for seed in range(12)]
+    engine = TorchCudaEngine(encoders.encoder(), precision="fp16", device=device, recorder=recorder)
+    batches = [pad(encoders.windows([5, 9, 30], seed=seed), 0) for seed in range(12)]
     alone = [engine.run(*batch)["embedding"] for batch in batches]
 
     with ThreadPoolExecutor(4) as pool:

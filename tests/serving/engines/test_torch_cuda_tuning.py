@@ -36,7 +36,7 @@ def test_a_machine_without_a_gpu_is_not_offered_it(
 
 
 def test_it_is_timed_by_the_gpus_clock_and_memory(
-    tiny: Any, monkeypatch: pytest.MonkeyPatch
+    encoders: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
@@ -51,12 +51,12 @@ def test_it_is_timed_by_the_gpus_clock_and_memory(
 
     monkeypatch.setattr(measuring, "gpu_peak", peak)
     monkeypatch.setattr(measuring, "gpu_clock", clock)
-    model = tiny.encoder()
+    model = encoders.encoder()
 
     (row,) = measuring.measure_engines(
         ["torch-cuda-fp16"],
         lambda name: TorchCudaEngine(model, precision="fp16", device="cpu"),
-        tiny.windows([5, 9, 30, 12] * 5),
+        encoders.windows([5, 9, 30, 12] * 5),
         0,
     )
 

@@ -31,16 +31,16 @@ def _skip_without(precision: Precision) -> None:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_vectors_are_the_source_models(tiny: Any, kind: str, precision: Precision) -> None:
+def test_vectors_are_the_source_models(encoders: Any, kind: str, precision: Precision) -> None:
     _skip_without(precision)
-    model = tiny.encoder(kind)
-    ids, mask = pad(tiny.windows([1, 2, 7, 7, 7, 19, 31, 46, tiny.max_tokens]), 1)
+    model = encoders.encoder(kind)
+    ids, mask = pad(encoders.windows([1, 2, 7, 7, 7, 19, 31, 46, encoders.max_tokens]), 1)
     source = PytorchEngine(model).run(ids, mask)["embedding"]
 
     ours = UnpaddedEngine(model, precision=precision).run(ids, mask)["embedding"]
 
     assert ours.dtype == np.float32
-    assert tiny.lowest_cosine(ours, source) > 1 - FARTHEST[precision]
+    assert encoders.lowest_cosine(ours, source) > 1 - FARTHEST[precision]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -60,17 +60,17 @@ def test_every_head_of_a_classifier_answers_alike(torch_twin: Path, precision: P
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_an_answer_does_not_depend_on_its_batch_mates(tiny: Any, precision: Precision) -> None:
+def test_an_answer_does_not_depend_on_its_batch_mates(encoders: Any, precision: Precision) -> None:
     _skip_without(precision)
-    engine = UnpaddedEngine(tiny.encoder("electra"), precision=precision)
+    engine = UnpaddedEngine(encoders.encoder("electra"), precision=precision)
     assert engine.batch_invariant
     # Beyond the last bits of the type that it computes with.
-    assert tiny.moved_by_mates(engine) < {"fp32": 1e-6, "bf16": 4e-3, "int8": 1e-2}[precision]
+    assert encoders.moved_by_mates(engine) < {"fp32": 1e-6, "bf16": 4e-3, "int8": 1e-2}[precision]
 
 
-def test_many_windows_of_one_length_are_read_in_parts(tiny: Any) -> None:
-    model = tiny.encoder("bert")
-    ids, mask = pad(tiny.windows([40] * 200), 0)
+def test_many_windows_of_one_length_are_read_in_parts(encoders: Any) -> None:
+    model = encoders.encoder("bert")
+    ids, mask = pad(encoders.windows([40] * 200), 0)
 
     ours = UnpaddedEngine(model, precision="fp32").run(ids, mask)["embedding"]
 
@@ -78,10 +78,10 @@ def test_many_windows_of_one_length_are_read_in_parts(tiny: Any) -> None:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_threads_do_not_disturb_each_other(tiny: Any, precision: Precision) -> None:
+def test_threads_do_not_disturb_each_other(encoders: Any, precision: Precision) -> None:
     _skip_without(precision)
-    engine = UnpaddedEngine(tiny.encoder("bert"), precision=precision)
-    batches = [pad(tiny.windows([5, 9, 30], seed=seed), 0) for seed in range(16)]
+    engine = UnpaddedEngine(encoders.encoder("bert"), precision=precision)
+    batches = [pad(encoders.windows([5, 9, 30], seed=seed), 0) for seed in range(16)]
     alone = [engine.run(*batch)["embedding"] for batch in batches]
 
     with ThreadPoolExecutor(4) as pool:
@@ -91,8 +91,8 @@ def test_threads_do_not_disturb_each_other(tiny: Any, precision: Precision) -> N
         assert np.array_equal(one, other)
 
 
-def test_the_model_is_left_as_it_was(tiny: Any) -> None:
-    model = tiny.encoder("electra")
+def test_the_model_is_left_as_it_was(encoders: Any) -> None:
+    model = encoders.encoder("electra")
     before = copy.deepcopy(model.state_dict())
 
     UnpaddedEngine(model, precision="bf16" if _has_bfloat16() else "fp32")
@@ -104,23 +104,23 @@ def _has_bfloat16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def test_running_out_of_memory_has_its_own_error(tiny: Any) -> None:
-    engine = UnpaddedEngine(tiny.greedy("bert"), precision="fp32")
+def test_running_out_of_memory_has_its_own_error(encoders: Any) -> None:
+    engine = UnpaddedEngine(encoders.greedy("bert"), precision="fp32")
 
     with pytest.raises(EngineMemoryError, match=r"shape \(2, 4\)"):
-        engine.run(*pad(tiny.windows([4, 3]), 0))
+        engine.run(*pad(encoders.windows([4, 3]), 0))
 
 
-def test_bad_batches_are_refused_by_name(tiny: Any) -> None:
-    engine = UnpaddedEngine(tiny.encoder("roberta"), precision="fp32")
-    ids, mask = pad(tiny.windows([4, 3]), 1)
+def test_bad_batches_are_refused_by_name(encoders: Any) -> None:
+    engine = UnpaddedEngine(encoders.encoder("roberta"), precision="fp32")
+    ids, mask = pad(encoders.windows([4, 3]), 1)
 
     with pytest.raises(EngineError, match="row 1 of the batch"):
         engine.run(ids, mask * np.array([[1], [0]]))
-    with pytest.raises(EngineError, match=f"{tiny.max_tokens + 1} tokens.*lower max_tokens"):
-        engine.run(*pad(tiny.windows([tiny.max_tokens + 1]), 1))
+    with pytest.raises(EngineError, match=f"{encoders.max_tokens + 1} tokens.*lower max_tokens"):
+        engine.run(*pad(encoders.windows([encoders.max_tokens + 1]), 1))
     with pytest.raises(EngineError, match="torch failed") as caught:
-        engine.run(_with(ids, tiny.vocabulary), mask)
+        engine.run(_with(ids, encoders.vocabulary), mask)
     assert not isinstance(caught.value, EngineMemoryError)
 
 
@@ -134,8 +134,10 @@ def _with(ids: TokenIds, token: int) -> TokenIds:
     ("changed", "words"),
     [({"hidden_act": "silu"}, "hidden_act='silu'"), ({"is_decoder": True}, "is_decoder=True")],
 )
-def test_other_kinds_of_bert_are_refused(tiny: Any, changed: dict[str, Any], words: str) -> None:
-    model = SentenceEncoder(BertModel(BertConfig(**tiny.sizes, **changed)))
+def test_other_kinds_of_bert_are_refused(
+    encoders: Any, changed: dict[str, Any], words: str
+) -> None:
+    model = SentenceEncoder(BertModel(BertConfig(**encoders.sizes, **changed)))
     with pytest.raises(EngineError, match=words):
         UnpaddedEngine(model, precision="fp32")
 
@@ -146,16 +148,16 @@ def test_other_architectures_are_refused() -> None:
         UnpaddedEngine(SentenceEncoder(DistilBertModel(config)), precision="fp32")
 
 
-def test_a_plain_bfloat16_engine_serves_any_architecture(tiny: Any) -> None:
+def test_a_plain_bfloat16_engine_serves_any_architecture(encoders: Any) -> None:
     torch.manual_seed(0)
     config = DistilBertConfig(
-        dim=32, n_layers=1, n_heads=2, hidden_dim=64, vocab_size=tiny.vocabulary
+        dim=32, n_layers=1, n_heads=2, hidden_dim=64, vocab_size=encoders.vocabulary
     )
     model = SentenceEncoder(DistilBertModel(config)).eval()
-    batch = pad(tiny.windows([3, 8]), 0)
+    batch = pad(encoders.windows([3, 8]), 0)
     source = PytorchEngine(model).run(*batch)["embedding"]
 
     ours = PytorchEngine(model, precision="bf16").run(*batch)["embedding"]
 
-    assert tiny.lowest_cosine(ours, source) > 0.999
+    assert encoders.lowest_cosine(ours, source) > 0.999
     assert next(model.backbone.parameters()).dtype == torch.float32
