@@ -188,8 +188,9 @@ def _against(who: str, *, int8_only: bool) -> Callable[[Path], tuple[float, str]
         own = max(ours, key=_speed)
         return _speed(own) / _speed(best), (
             f"{own['name']} ({_said(own['quality'])}) against {who} {best['name']} "
-            f"({_said(best['quality'])}) in batches of {_batch_size(best)}{_at_default(own, best)}; "
-            f"{part['texts']} texts, best of {len(own['cpu_s'])} rounds, processor time, one thread"
+            f"({_said(best['quality'])}) in batches of {_batch_size(best)}"
+            f"{_at_default(own, best)}; {part['texts']} texts, "
+            f"best of {len(own['cpu_s'])} rounds, processor time, one thread"
         )
 
     return figure

@@ -88,7 +88,9 @@ class RunningGateway:
 
 
 @contextlib.contextmanager
-def gateway(folder: Path, engine: str, work: Path, *, core: int) -> Iterator[RunningGateway]:
+def gateway(
+    folder: Path, engine: str, work: Path, *, core: int, max_batch_ms: float
+) -> Iterator[RunningGateway]:
     """A ready gateway with one worker and one compute thread, ended on the way out.
 
     It begins with the cost model that was fitted where this engine was tuned, if it was.
@@ -98,6 +100,7 @@ def gateway(folder: Path, engine: str, work: Path, *, core: int) -> Iterator[Run
         engine: that runs it.
         work: for its files and log.
         core: that it stays on.
+        max_batch_ms: what one batch may take.
     """
     port, log = free_port(), work / "gateway.log"
     settings = {
@@ -105,6 +108,7 @@ def gateway(folder: Path, engine: str, work: Path, *, core: int) -> Iterator[Run
         "MATJIP_WORKERS": "1",
         "MATJIP_ENGINE_THREADS": "1",
         "MATJIP_EMBEDDING_ENGINE": engine,
+        "MATJIP_MAX_BATCH_MS": str(max_batch_ms),
         "MATJIP_STORE_URL": f"sqlite:///{work / 'experiments.db'}",
         "OMP_NUM_THREADS": "1",
     }
