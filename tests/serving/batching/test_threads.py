@@ -16,8 +16,11 @@ def test_a_thread_that_ended_in_c_is_replaced():
     async def body():
         thread = Thread("test")
         assert await thread.call(abs, -1) == 1
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(thread.call(ctypes.CDLL(None).pthread_exit, None), 0.2)
+        ends = asyncio.create_task(thread.call(ctypes.CDLL(None).pthread_exit, None))
+        behind = asyncio.create_task(thread.call(abs, -3))
+        with pytest.raises(EngineError, match="'test' ended in the middle of a call"):
+            await asyncio.wait_for(ends, 5)
+        assert await asyncio.wait_for(behind, 5) == 3
         assert await asyncio.wait_for(thread.call(abs, -2), 5) == 2
         thread.stop()
 
