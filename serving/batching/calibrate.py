@@ -33,8 +33,9 @@ from serving.batching.shapes import Shape, shape_of
 from serving.engines.protocol import Engine
 from serving.windows import pad
 
-_ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
-_TOKENS: Final = (8, 16, 32, 64, 128, 256, 512)
+_ROWS: Final = (1, 2, 5, 8, 16, 48, 128)
+_TOKENS: Final = (8, 13, 24, 32, 53, 64, 101, 128, 211, 256, 419, 512)
+"""Some that no block of a product divides: they take more than a line through the others says."""
 _GIVE_BACK: Final = {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536"}
 _SEED: Final = 20_261_130
 _FEWEST_TOKENS: Final = 32

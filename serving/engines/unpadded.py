@@ -23,8 +23,10 @@ from serving.text_encoder import TextEncoder
 
 Precision = Literal["fp32", "bf16", "int8"]
 
-# Scores of the windows that attention reads at once: they stay in a core's second-level cache.
+# Scores and tokens that attention reads at once: they stay in a core's second-level cache, and
+# windows of one length take no more memory than as many of mixed ones.
 _SCORES_AT_ONCE: Final = 256 * 1024
+_TOKENS_AT_ONCE: Final = 128
 
 
 class EncoderLayer(Protocol):
@@ -119,7 +121,8 @@ def attend(qkv: Tensor, groups: tuple[Group, ...], heads: int) -> Tensor:
     context = qkv.new_empty(qkv.shape[0], hidden)
     read = _read_in_bfloat16 if qkv.dtype == torch.bfloat16 else _read
     for group in groups:
-        at_once = max(1, _SCORES_AT_ONCE // (heads * group.length**2))
+        scores = heads * group.length**2
+        at_once = max(1, min(_SCORES_AT_ONCE // scores, _TOKENS_AT_ONCE // group.length))
         for first in range(0, group.windows, at_once):
             windows = min(at_once, group.windows - first)
             start = group.start + first * group.length
