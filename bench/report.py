@@ -113,8 +113,8 @@ def _step_rows(part: dict[str, Any]) -> Rows:
 def _overload_rows(part: dict[str, Any]) -> Rows:
     over = part.get("overload") or {}
     names = ("sent", "answered", "refused", "refused_with_retry_after", "lost", "duplicated")
-    return [[name.replace("_", " "), over[name]] for name in (*names, "wrong", "recovery_s")
-            if name in over]  # fmt: skip
+    return [[name.replace("_", " "), f"{over[name]:,.4g}"]
+            for name in (*names, "wrong", "recovery_s") if name in over]  # fmt: skip
 
 
 def _sections(folder: Path, figures: dict[str, Any]) -> list[tuple[str, list[str], Rows]]:
