@@ -140,6 +140,7 @@ def settle(seconds: float) -> dict[str, Any]:
     """Half of the budget goes to a child in the middle of the load."""
     budget = Budget()
     seen: list[tuple[float, int, int]] = []
+    before: list[int] = []
     taken_at = 0.0
 
     async def meanwhile(admission: Admission) -> None:
@@ -155,6 +156,9 @@ def settle(seconds: float) -> dict[str, Any]:
         assert process.stdin is not None
         assert process.stdout is not None
         await process.stdout.readline()
+        for _ in range(20):  # batches come and go: the most of half a second
+            before.append(admission.state().in_flight_bytes)
+            await asyncio.sleep(0.025)
         budget.child = psutil.Process(process.pid)
         taken_at = time.monotonic()
         while time.monotonic() - taken_at < seconds - 2:
@@ -178,6 +182,8 @@ def settle(seconds: float) -> dict[str, Any]:
     ]
     return {
         "admission_settle_s": max(within_s, max(unsteady, default=0.0)),
+        "in_flight_before_bytes": max(before),
+        "bound_after_bytes": seen[0][2],
         "within_bound_s": within_s,
         "steady_s": max(unsteady, default=0.0),
         "tokens_per_s_before": tokens.rate(taken_at - 1.0, taken_at),

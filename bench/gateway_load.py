@@ -112,9 +112,14 @@ class Bench:
             ),
             self._work,
         )
-        spent = self._running.cpu_s() - before
-        totals = answer["totals"] | {"rate": rate, "arrivals": arrivals, "gateway_cpu_s": spent}
-        totals["texts_per_cpu_s"] = totals["answered"] / spent if spent else None
+        after = self._running.cpu_s()
+        spent = {thread: seconds - before.get(thread, 0.0) for thread, seconds in after.items()}
+        whole, loop = sum(spent.values()), spent.pop(self._running.loop_thread)
+        totals = answer["totals"] | {"rate": rate, "arrivals": arrivals, "gateway_cpu_s": whole}
+        texts = totals["answered"]
+        totals["texts_per_cpu_s"] = texts / whole if whole else None
+        totals["loop_ms_per_text"] = 1e3 * loop / texts if texts else None
+        totals["engine_ms_per_text"] = 1e3 * max(spent.values()) / texts if texts else None
         return {"totals": totals, "replies": answer["replies"]}
 
     def climb(self, alone: float) -> list[dict[str, Any]]:
@@ -152,7 +157,7 @@ def measure_gateway(engine: str, *, overload_s: float) -> dict[str, Any]:
             overload = bench.overload(rate, overload_s) if overload_s > 0 else None
         after = engine_alone(folder, engine, texts, work)
     alone = max(before["texts_per_s"], after["texts_per_s"])
-    busiest = max((step["texts_per_cpu_s"] or 0.0) for step in steps)
+    busiest = max(steps, key=lambda step: step["texts_per_cpu_s"] or 0.0)
     return {
         "engine": engine,
         "limit_ms": LIMIT_MS,
@@ -161,7 +166,10 @@ def measure_gateway(engine: str, *, overload_s: float) -> dict[str, Any]:
         "saturated_steps": [step["rate"] for step in steps if is_saturated(step)],
         "goodput_texts_per_s": goodput,
         "goodput_share": goodput / alone,
-        "cpu_share": busiest / max(before["texts_per_cpu_s"], after["texts_per_cpu_s"]),
+        "alone_ms_per_text": 1e3 / max(before["texts_per_cpu_s"], after["texts_per_cpu_s"]),
+        "gateway_ms_per_text": 1e3 / busiest["texts_per_cpu_s"],
+        "loop_ms_per_text": busiest["loop_ms_per_text"],
+        "engine_ms_per_text": busiest["engine_ms_per_text"],
         "poisson": poisson,
         "overload": overload,
     }

@@ -67,10 +67,15 @@ class RunningGateway:
         self._process = process
         self.port = port
 
-    def cpu_s(self) -> float:
-        """Processor seconds it has had."""
-        times = psutil.Process(self._process.pid).cpu_times()
-        return float(times.user + times.system)
+    def cpu_s(self) -> dict[int, float]:
+        """Processor seconds that each of its threads has had; the event loop's is the first."""
+        threads = psutil.Process(self._process.pid).threads()
+        return {thread.id: thread.user_time + thread.system_time for thread in threads}
+
+    @property
+    def loop_thread(self) -> int:
+        """Number of the event loop's thread."""
+        return self._process.pid
 
     def await_ready(self, log: Path) -> None:
         """Return when it may get traffic.

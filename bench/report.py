@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from bench.figures import TARGETS, shown
+from bench.figures import TARGETS, library_seconds, shown
 from bench.gateway_load import LIMIT_MS
 
 Rows = Sequence[Sequence[object]]
@@ -78,7 +78,7 @@ def _library_rows(part: dict[str, Any]) -> Rows:
     for row in part.get("rows", []):
         quality = row["quality"]
         speed = (
-            f"{part['texts'] / min(row['cpu_s']):,.1f}"
+            f"{part['texts'] / library_seconds(row):,.1f}"
             if row.get("cpu_s")
             else str(row.get("failure", "did not run"))[:80]
         )
@@ -180,7 +180,7 @@ def _plots(folder: Path) -> list[str]:
         names.append("engines.svg")
     ran = [row for row in libraries.get("rows", []) if row.get("cpu_s")]
     if ran:
-        bars = [(f"{r['who']} {r['name']}", libraries["texts"] / min(r["cpu_s"])) for r in ran]
+        bars = [(f"{r['who']} {r['name']}", libraries["texts"] / library_seconds(r)) for r in ran]
         bars.sort(key=lambda bar: -bar[1])
         _bars(folder / "libraries.svg", "texts to vectors", "texts a processor second", bars)
         names.append("libraries.svg")

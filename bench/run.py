@@ -56,14 +56,14 @@ class Part:
 
 
 TURNS: Final = (
-    (Part("engine_speeds", 225.0, ("bench.engines", "{out}", "190")),),
-    (Part("side_by_side", 260.0, ("bench.side_by_side", "{out}", "{own}")),),
+    (Part("engine_speeds", 215.0, ("bench.engines", "{out}", "180")),),
+    (Part("side_by_side", 275.0, ("bench.side_by_side", "{out}", "{own}")),),
     (Part("padding", 30.0, ("bench.padding", "{out}", "{padded}")),),
     (Part("gateway_load", 170.0, ("bench.gateway_load", "{out}", "{best}", "20")),),
     (
         # One counts bytes and gives way, the other's compute sleeps: neither is in the other's way.
-        Part("memory_model", 155.0, ("bench.memory_model", "{out}", "{memory}")),
-        Part("admission", 155.0, ("bench.admission", "--seconds", "4", "--rounds", "2")),
+        Part("memory_model", 150.0, ("bench.memory_model", "{out}", "{memory}")),
+        Part("admission", 150.0, ("bench.admission", "--seconds", "4", "--rounds", "2")),
     ),
 )
 """What runs one after another; parts of one turn run together."""

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from data.errors import ExportError
 from data.manifest import read_labelled_reviews
 from serving.analyzer import Analyzer
+from serving.likeness import cosines
 from serving.logits import Logits
 from serving.windows import Windows, merge_windows
 
@@ -81,12 +81,6 @@ def probe_texts(part: Path, max_tokens: int) -> list[str]:
     return texts if len(texts) >= LEAST_TEXTS else texts + halves
 
 
-def _cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    a64, b64 = a.astype(np.float64), b.astype(np.float64)
-    norms = np.linalg.norm(a64, axis=1) * np.linalg.norm(b64, axis=1)
-    return np.asarray((a64 * b64).sum(1) / np.maximum(norms, 1e-12))
-
-
 def _one_by_one(analyzer: Analyzer, windows: Windows) -> Logits:
     return merge_windows(analyzer.logits(windows, token_budget=1), windows)
 
@@ -106,8 +100,8 @@ def measure_parity(source: Analyzer, export: Analyzer, texts: Sequence[str]) -> 
     expected = merge_windows(source.logits(windows), windows)
     batched = merge_windows(export.logits(windows), windows)
     alone = _one_by_one(export, windows)
-    cosines = np.minimum(
-        _cosines(expected.flat(), batched.flat()), _cosines(expected.flat(), alone.flat())
+    alike = np.minimum(
+        cosines(expected.flat(), batched.flat()), cosines(expected.flat(), alone.flat())
     )
     labels = expected.sentiment.argmax(1)
     flips = (labels != batched.sentiment.argmax(1)) | (labels != alone.sentiment.argmax(1))
@@ -120,8 +114,8 @@ def measure_parity(source: Analyzer, export: Analyzer, texts: Sequence[str]) -> 
             )
         ),
         label_flips=int(flips.sum()),
-        cos_mean=float(cosines.mean()),
-        cos_p1=float(np.percentile(cosines, 1)),
+        cos_mean=float(alike.mean()),
+        cos_p1=float(np.percentile(alike, 1)),
         batch_abs_diff=float(np.abs(batched.flat() - alone.flat()).max()),
     )
 

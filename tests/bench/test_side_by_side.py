@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench import side_by_side
-from bench.side_by_side import Contestant, Running, competitors, key_of, measure_speed
+from bench.side_by_side import LAST_ROUNDS, Contestant, Running, competitors, key_of, measure_speed
 
 WORKER = """
 import numpy
@@ -52,6 +52,8 @@ def test_what_falls_behind_its_own_library_is_not_asked_again():
     rows = measure_speed([fast, slow], ["a"], batch_sizes=(16, 8))
     assert rows[key_of(fast)]["batch_size"] == [16, 8]
     assert rows[key_of(slow)]["batch_size"] == [16]
+    assert len(rows[key_of(fast)]["last_cpu_s"]) == LAST_ROUNDS
+    assert rows[key_of(slow)]["last_cpu_s"] == []
 
 
 def test_each_setting_is_called_by_a_name_of_its_own():

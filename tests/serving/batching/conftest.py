@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data.errors import EngineError
 from serving.batching.admission import Admission
 from serving.batching.costs import CostFile, CostModel
 from serving.batching.memory import MemoryReading
@@ -84,6 +85,27 @@ class Gate:
     def __call__(self, ids: Any) -> None:
         self.come.set()
         assert self.open.wait(30)
+
+
+class Crowd:
+    """Many texts with their answers, and one among them that the test makes fail."""
+
+    def __init__(self) -> None:
+        self.poison = 666
+        self.texts = [str(number) for number in range(100, 164)]
+        self.sums = [3.0 + number for number in range(100, 164)]
+
+    def poisoned(self) -> list[str]:
+        return [*self.texts[:20], str(self.poison), *self.texts[20:]]
+
+    def assert_only_the_poison_failed(self, answers: list[Any]) -> None:
+        assert isinstance(answers[20], EngineError)
+        assert [*answers[:20], *answers[21:]] == self.sums
+
+
+@pytest.fixture
+def crowd() -> Crowd:
+    return Crowd()
 
 
 @pytest.fixture

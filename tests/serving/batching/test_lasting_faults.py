@@ -8,11 +8,8 @@ import numpy as np
 from data.errors import EngineError
 from serving.batching.admission import Admission
 
-TEXTS = [str(number) for number in range(100, 164)]
-GOOD = [3.0 + number for number in range(100, 164)]
 
-
-def test_an_engine_of_nothing_but_nan_does_not_run_every_text_alone(running, fake, becomes):
+def test_an_engine_of_nothing_but_nan_does_not_run_every_text_alone(running, fake, becomes, crowd):
     broken = threading.Event()
 
     def on_run(ids):
@@ -22,20 +19,22 @@ def test_an_engine_of_nothing_but_nan_does_not_run_every_text_alone(running, fak
         fake.on_run = on_run
         async with running() as runner:
             broken.set()
-            await runner.answer(TEXTS)
+            await runner.answer(crowd.texts)
             await becomes(lambda: runner.reasons() != [])
             before = len(fake.shapes)
-            answers = await runner.answer(TEXTS)
+            answers = await runner.answer(crowd.texts)
             assert all("NaN" in str(answer) for answer in answers)
             assert len(fake.shapes) - before < 10
             broken.clear()
             assert await becomes(lambda: runner.reasons() == []) < 10
-            assert await runner.answer(TEXTS) == GOOD
+            assert await runner.answer(crowd.texts) == crowd.sums
 
     asyncio.run(body())
 
 
-def test_an_engine_that_fails_on_everything_is_not_ready_until_it_recovers(running, fake, becomes):
+def test_an_engine_that_fails_on_everything_is_not_ready_until_it_recovers(
+    running, fake, becomes, crowd
+):
     broken = threading.Event()
 
     def on_run(ids):
@@ -51,10 +50,10 @@ def test_an_engine_that_fails_on_everything_is_not_ready_until_it_recovers(runni
             assert all(isinstance(answer, EngineError) for answer in answers)
             assert await becomes(lambda: runner.reasons() != []) < 2
             assert "the device fell off the bus" in runner.reasons()[0]
-            assert all(isinstance(each, EngineError) for each in await runner.answer(TEXTS))
+            assert all(isinstance(each, EngineError) for each in await runner.answer(crowd.texts))
             broken.clear()
             assert await becomes(lambda: runner.reasons() == []) < 10
-            assert await runner.answer(TEXTS) == GOOD
+            assert await runner.answer(crowd.texts) == crowd.sums
 
     asyncio.run(body())
 

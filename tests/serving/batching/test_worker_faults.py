@@ -10,19 +10,6 @@ import pytest
 from data.errors import EngineError
 from serving.batching.admission import Admission
 
-POISON = 666
-TEXTS = [str(number) for number in range(100, 164)]
-GOOD = [3.0 + number for number in range(100, 164)]
-
-
-def poisoned(texts=TEXTS):
-    return [*texts[:20], str(POISON), *texts[20:]]
-
-
-def assert_only_the_poison_failed(answers):
-    assert isinstance(answers[20], EngineError)
-    assert [*answers[:20], *answers[21:]] == GOOD
-
 
 def end_thread_in_python(ids):
     raise SystemExit(3)
@@ -38,7 +25,7 @@ if sys.platform == "linux":
 
 
 @pytest.mark.parametrize("end", ENDINGS)
-def test_a_dead_worker_is_replaced_and_its_batch_answered_once(running, fake, counting, end):
+def test_a_dead_worker_is_replaced_and_its_batch_answered_once(running, fake, counting, end, crowd):
     once = threading.Lock()
 
     def on_run(ids):
@@ -48,8 +35,8 @@ def test_a_dead_worker_is_replaced_and_its_batch_answered_once(running, fake, co
     async def body():
         fake.on_run = on_run
         async with running(workers=2) as runner:
-            assert await runner.answer(TEXTS) == GOOD
-            assert await runner.answer(TEXTS) == GOOD
+            assert await runner.answer(crowd.texts) == crowd.sums
+            assert await runner.answer(crowd.texts) == crowd.sums
             assert runner.reasons() == []
         assert len(counting.of("worker_died")) == 1
         assert [each.reason for each in counting.of("retried")] == ["worker_died"]
@@ -57,22 +44,24 @@ def test_a_dead_worker_is_replaced_and_its_batch_answered_once(running, fake, co
     asyncio.run(body())
 
 
-def test_a_text_that_ends_every_thread_fails_alone(running, fake):
+def test_a_text_that_ends_every_thread_fails_alone(running, fake, crowd):
     def on_run(ids):
-        if (ids == POISON).any():
+        if (ids == crowd.poison).any():
             raise SystemExit(3)
 
     async def body():
         fake.on_run = on_run
         async with running(workers=2, watch_interval_s=0.02) as runner:
-            answers = await runner.answer(poisoned())
-            assert_only_the_poison_failed(answers)
+            answers = await runner.answer(crowd.poisoned())
+            crowd.assert_only_the_poison_failed(answers)
             assert "the worker thread was lost" in str(answers[20])
 
     asyncio.run(body())
 
 
-def test_a_worker_that_hangs_is_given_up_and_its_late_answer_ignored(running, fake, gate, counting):
+def test_a_worker_that_hangs_is_given_up_and_its_late_answer_ignored(
+    running, fake, gate, counting, crowd
+):
     first = threading.Lock()
 
     def on_run(ids):
@@ -82,15 +71,17 @@ def test_a_worker_that_hangs_is_given_up_and_its_late_answer_ignored(running, fa
     async def body():
         fake.on_run = on_run
         async with running(workers=1, stuck_s=0.3) as runner:
-            assert await runner.answer(TEXTS) == GOOD
+            assert await runner.answer(crowd.texts) == crowd.sums
             gate.open.set()
-            assert await runner.answer(TEXTS) == GOOD
+            assert await runner.answer(crowd.texts) == crowd.sums
         assert len(counting.of("worker_died")) == 1
 
     asyncio.run(body())
 
 
-def test_workers_that_hang_in_a_drain_keep_no_room_from_the_next(running, fake, gate, plenty):
+def test_workers_that_hang_in_a_drain_keep_no_room_from_the_next(
+    running, fake, gate, plenty, crowd
+):
     async def body():
         admission = Admission(plenty)
         fake.on_run = gate
@@ -107,7 +98,7 @@ def test_workers_that_hang_in_a_drain_keep_no_room_from_the_next(running, fake, 
         async with running(admission=admission) as runner:
             assert await runner.answer(["1"], timeout_s=5) == [4.0]
             gate.open.set()  # the late ones are of batches that nobody knows any more
-            assert await runner.answer(TEXTS, timeout_s=5) == GOOD
+            assert await runner.answer(crowd.texts, timeout_s=5) == crowd.sums
         assert admission.state().in_flight == 0
 
     try:
