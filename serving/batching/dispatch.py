@@ -1,4 +1,4 @@
-"""From windows that wait to their outputs: batches are planned, admitted, run and delivered."""
+"""From windows that wait to their outputs: batches are admitted, run and delivered."""
 
 import asyncio
 import contextlib
@@ -10,26 +10,20 @@ from typing import Generic
 
 from data.errors import EngineError, EngineMemoryError
 from serving.batching.admission import Admission
+from serving.batching.choosing import Choice
 from serving.batching.compute import Computed, compute
 from serving.batching.costs import CostModel
 from serving.batching.health import Health
-from serving.batching.lengths import ArrivalRate, DrainRate, LengthEstimate
+from serving.batching.lengths import DrainRate
 from serving.batching.observer import BatchObserver
-from serving.batching.planner import Limits, first_rows, flat_tokens, nearest_rows, worth_waiting
 from serving.batching.requests import Answer, Request, Row
 from serving.batching.retries import Batch, Retries
 from serving.batching.settings import BatchSettings
-from serving.batching.shapes import shape_of
-from serving.batching.waiting import WaitingRows
 from serving.batching.workers import Job, Workers
 from serving.engines.protocol import Engine, Outputs
 
 _OVERDUE = 10.0
 """A batch that takes so many times its predicted seconds is not merely slow."""
-_LIKE = 6
-"""Where a sixth of the budget waits, a batch more costs what mixing lengths does: a fifth."""
-_DEEP = 4
-"""Batches' worth of windows that wait, from which on their order is the length's."""
 _PAUSE_S = 0.1
 """After an error of our own: it may go on failing, and must not take the loop's whole time."""
 _log = logging.getLogger(__name__)
@@ -52,20 +46,18 @@ class Dispatcher(Generic[Answer]):
         deliver: Callable[[list[Row[Answer]], Outputs], None],
     ):
         """Wrap what one model's batches need; ``deliver`` takes rows that were answered."""
-        self.waiting: WaitingRows[Answer] = WaitingRows()
-        self.lengths = LengthEstimate()
+        self.choice: Choice[Answer] = Choice(
+            engine, admission=admission, costs=costs, settings=settings
+        )
         self.workers: Workers[Computed] = Workers(settings.workers, name=f"engine-{name}")
         self._engine = engine
         self._pad_id = pad_id
-        self._buckets = engine.length_buckets
-        self._max_rows = engine.max_rows or settings.max_batch_rows
         self._name = name
         self._admission = admission
         self._costs = costs
         self._settings = settings
         self._observer = observer
         self._deliver = deliver
-        self._arrivals = ArrivalRate()
         self._drained = DrainRate()
         self._retries: Retries[Answer] = Retries(
             name=name, costs=costs, observer=observer, health=health
@@ -79,32 +71,20 @@ class Dispatcher(Generic[Answer]):
 
     def add(self, rows: Sequence[Row[Answer]]) -> None:
         """Let windows wait for a batch."""
-        self.waiting.add(rows)
-        self.lengths.add([len(row.ids) for row in rows])
-        self._arrivals.add(time.monotonic(), len(rows))
+        self.choice.add(rows)
         self._wake.set()
 
     def drop(self, request: Request[Answer]) -> None:
         """Let go of a request's windows that have not begun."""
-        if self.waiting.drop(request):
+        if self.choice.waiting.drop(request):
             self._wake.set()
-
-    @property
-    def budget(self) -> int:
-        """Tokens of a batch from which larger ones are hardly faster."""
-        return flat_tokens(
-            self._costs,
-            self.lengths.mean,
-            least=self._settings.min_batch_tokens,
-            most=self._settings.max_batch_tokens,
-        )
 
     def queued_s(self, more_tokens: float = 0.0) -> float:
         """Seconds until what waits and runs, and some more tokens, are done."""
         running = sum(batch.shape.tokens for batch in self._running.values())
-        tokens = self.waiting.tokens + running + more_tokens
+        tokens = self.choice.waiting.tokens + running + more_tokens
         measured = self._drained.seconds(time.monotonic(), tokens)
-        return self._predicted_s(tokens) if measured is None else measured
+        return self.choice.predicted_s(tokens) if measured is None else measured
 
     def alone_s(self, tokens: float) -> float | None:
         """Seconds that tokens take at least when nothing else waits; None until that is known.
@@ -113,18 +93,7 @@ class Dispatcher(Generic[Answer]):
         """
         if not self._costs.settled:
             return None
-        return self._predicted_s(tokens) / max(self._costs.pace, 1.0)
-
-    def _predicted_s(self, tokens: float) -> float:
-        computed = shape_of([self._length], self._buckets).longest
-        fixed, per_row = self._costs.row_seconds(float(computed))
-        rows = max(1.0, self.budget / computed)
-        return tokens * (fixed / rows + per_row) / self._length / self._settings.workers
-
-    @property
-    def _length(self) -> int:
-        """Tokens of a usual row."""
-        return max(1, round(self.lengths.mean))
+        return self.choice.predicted_s(tokens) / max(self._costs.pace, 1.0)
 
     def look_after_workers(self) -> None:
         """Replace threads that are gone, and send their batches again.
@@ -181,7 +150,7 @@ class Dispatcher(Generic[Answer]):
 
     def _next(self) -> Batch[Answer] | None:
         """The next batch to send, if there is one and a worker for it."""
-        loaded = self.waiting.tokens >= self.budget
+        loaded = self.choice.loaded
         slots = self._settings.workers + (self._settings.prefetch if loaded else 0)
         if len(self._running) >= slots:
             return None
@@ -191,72 +160,25 @@ class Dispatcher(Generic[Answer]):
             return None
         if again is not None:
             return again
-        self.waiting.refill(self.budget * self._settings.window_batches)
-        oldest = self.waiting.oldest()
+        oldest = self.choice.oldest()
         if oldest is None or (not loaded and self._wait_for_company(oldest)):
             return None
-        return Batch(self._plan(oldest, max_bytes=self._batch_bytes()))
+        return Batch(self.choice.take(oldest))
 
     def _wait_for_company(self, oldest: Row[Answer]) -> bool:
-        now = time.monotonic()
-        left_s = oldest.arrived + self._settings.max_wait_ms / 1e3 - now
-        gap_s = self._arrivals.gap_s(now)
-        if not worth_waiting(self._costs, self.lengths.mean, gap_s=gap_s, left_s=left_s):
+        company_s = self.choice.company_s(oldest)
+        if not company_s:
             return False
         if self._timer is not None:
             self._timer.cancel()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(max(gap_s, 2e-4), self._wake.set)
+        self._timer = asyncio.get_running_loop().call_later(company_s, self._wake.set)
         return True
-
-    def _batch_bytes(self) -> int:
-        efficient = self._costs.bytes_needed(
-            shape_of([self._length] * max(1, self.budget // self._length), self._buckets)
-        )
-        limit = self._admission.share_bytes(self._settings.workers, efficient=efficient)
-        cap = self._costs.cap_bytes
-        return limit if cap is None else min(limit, cap)
-
-    def _plan(self, oldest: Row[Answer], *, max_bytes: int) -> list[Row[Answer]]:
-        """Take a batch out of what waits."""
-        like_waits = _LIKE * self.waiting.tokens >= self.budget
-        limits = Limits(
-            tokens=self.budget,
-            rows=self._max_rows,
-            bytes=max_bytes,
-            seconds=self._settings.max_batch_ms / 1e3,
-            padding=self._settings.max_padding if like_waits else float("inf"),
-        )
-        if self._costs.computes_padding:
-            most = min(limits.rows, limits.tokens // len(oldest.ids) + 1)
-            near, anchor = self.waiting.around(oldest, most)
-            lengths = [len(row.ids) for row in near]
-            low, high = nearest_rows(lengths, anchor, self._costs, limits, buckets=self._buckets)
-            rows = near[low:high]
-        else:
-            first = self._first(oldest)
-            rows = first[: first_rows([len(row.ids) for row in first], self._costs, limits)]
-        self.waiting.take(rows)
-        shape = shape_of([len(row.ids) for row in rows], self._buckets)
-        ready_at = time.monotonic() + self._costs.seconds(shape)
-        return [row for row in rows if not row.dropped and row.text.request.deadline > ready_at]
-
-    def _first(self, oldest: Row[Answer]) -> list[Row[Answer]]:
-        """Where padding is left out: by turn, or by length when so much waits that it is quicker.
-
-        Attention reads windows of equal length at once; with mixed ones it makes many more calls.
-        """
-        if self.waiting.tokens < _DEEP * self.budget:
-            return self.waiting.by_turn(self._max_rows)
-        near, _ = self.waiting.around(oldest, self._max_rows)
-        length = len(oldest.ids)
-        return sorted(near, key=lambda row: (row is not oldest, abs(len(row.ids) - length)))
 
     async def _send(self, batch: Batch[Answer]) -> None:
         """Let a batch be run, as soon as it is admitted."""
         if not batch.rows:
             return
-        shape = shape_of([len(row.ids) for row in batch.rows], self._buckets)
+        shape = self.choice.shape([row.ids for row in batch.rows])
         try:
             permit = await self._admission.acquire(self._costs.bytes_needed(shape))
         except EngineMemoryError as error:
@@ -273,7 +195,7 @@ class Dispatcher(Generic[Answer]):
         self._numbers += 1
         now = time.monotonic()
         batch.number, batch.permit = self._numbers, permit
-        batch.shape = shape_of([len(row.ids) for row in batch.rows], self._buckets)
+        batch.shape = self.choice.shape([row.ids for row in batch.rows])
         batch.wait_s = now - min(row.arrived for row in batch.rows)
         batch.sent = now
         self._running[batch.number] = batch
@@ -297,7 +219,7 @@ class Dispatcher(Generic[Answer]):
         Raises:
             EngineError: the engine failed, or answered with values that are not finite.
         """
-        longest = shape_of(list(map(len, windows)), self._buckets).longest
+        longest = self.choice.shape(windows).longest
         computed = compute(self._engine, windows, self._pad_id, longest=longest)
         if not computed.finite.all():
             raise EngineError("the engine returned NaN or infinite values for a probe")
@@ -321,8 +243,8 @@ class Dispatcher(Generic[Answer]):
                 if self._costs.settled:
                     slowdown = result.seconds / self._costs.base_seconds(batch.shape)
                 self._costs.observe(batch.shape, result.seconds)
-                loaded = self.waiting.tokens >= self.budget
-                self._drained.add(time.monotonic(), batch.shape.tokens, loaded=loaded)
+                now, tokens = time.monotonic(), batch.shape.tokens
+                self._drained.add(now, tokens, loaded=self.choice.loaded)
         finally:
             self._wake.set()
             self._release(batch, slowdown)

@@ -21,7 +21,6 @@ from serving.batching.observer import BatchObserver, SilentObserver
 from serving.batching.reader import Reader
 from serving.batching.requests import Answer, Request, Row
 from serving.batching.settings import BatchSettings
-from serving.batching.shapes import shape_of
 from serving.batching.threads import Thread
 from serving.text_model import TextModel
 
@@ -198,7 +197,7 @@ class BatchRunner(Generic[Answer]):
             reasons.append(failing)
         if self._dispatcher.overdue_s > _OVERDUE_S:
             reasons.append("every worker hangs in a batch")
-        least = self._costs.bytes_needed(shape_of([round(self._dispatcher.lengths.mean)]))
+        least = self._costs.bytes_needed(self._dispatcher.choice.usual_shape())
         if self._admission.stalled():
             reasons.append("admission stands still: no batch begins or ends and some wait")
         elif not self._admission.has_room(least):
@@ -293,7 +292,7 @@ class BatchRunner(Generic[Answer]):
             self._health.succeeded()
 
     def _count_queue(self) -> None:
-        waiting = self._dispatcher.waiting
+        waiting = self._dispatcher.choice.waiting
         self._observer.queue(
             model=self._name, texts=self._texts, rows=len(waiting), tokens=waiting.tokens
         )
