@@ -176,6 +176,12 @@ def _at_default(own: Row, theirs: Row) -> str:
     return f" (of {_DEFAULT_BATCH}, its default: {_speed(own) * seconds:.2f} ×)"
 
 
+def _when_new(own: Row, theirs: Row) -> float:
+    """The same in the round that found their size: there, compiling for a shape counts."""
+    number = theirs["batch_size"].index(theirs["best_batch"])
+    return float(theirs["cpu_s"][number] / own["cpu_s"][number])
+
+
 def _against(who: str, *, int8_only: bool) -> Callable[[Path], tuple[float, str]]:
     def figure(folder: Path) -> tuple[float, str]:
         part = _part(folder, "side_by_side")
@@ -196,7 +202,8 @@ def _against(who: str, *, int8_only: bool) -> Callable[[Path], tuple[float, str]
             f"{own['name']} ({_said(own['quality'])}) against {who} {best['name']} "
             f"({_said(best['quality'])}) in batches of {best['best_batch']}"
             f"{_at_default(own, best)}; {part['texts']} texts, "
-            f"medians of {len(own['last_cpu_s'])} rounds in turn, processor time, one thread"
+            f"medians of {len(own['last_cpu_s'])} rounds in turn over the same texts (where they "
+            f"were new to both: {_when_new(own, best):.2f} ×), processor time, one thread"
         )
 
     return figure
