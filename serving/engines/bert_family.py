@@ -131,6 +131,11 @@ def _refuse_strangers(config: Any) -> None:
             f"the unpadded engine knows the activations {sorted(_ACTIVATIONS)}, not "
             f"hidden_act={config.hidden_act!r} of this {kind!r}; {mend}"
         )
+    if config.num_hidden_layers < 1:
+        raise EngineError(
+            f"this {kind!r} has num_hidden_layers={config.num_hidden_layers!r}, and an encoder has "
+            f"at least one; {mend}"
+        )
     if config.is_decoder or config.add_cross_attention:
         raise EngineError(
             f"this {kind!r} is a decoder (is_decoder={config.is_decoder!r}, "

@@ -1,5 +1,6 @@
 """A BERT-like layer in float32 or bfloat16: linear layers packed once, their epilogues fused."""
 
+from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -58,7 +59,7 @@ class FloatLayer:
         self._activation = activation
 
     def qkv(self, states: Tensor) -> Tensor:
-        """(tokens, 3 · hidden): queries, keys and values."""
+        """(tokens, 3 · hidden): queries, scaled already, keys and values."""
         return self._qkv(states)
 
     def mix(self, context: Tensor, states: Tensor) -> Tensor:
@@ -68,6 +69,15 @@ class FloatLayer:
         return self._output_norm(self._down.added(inner, states))
 
 
-def float_layers(weights: BertWeights, dtype: torch.dtype) -> list[FloatLayer]:
-    """Pack an encoder's layers in one type."""
-    return [FloatLayer(layer, weights.activation, dtype) for layer in weights.layers]
+class FloatLayers:
+    """An encoder's layers in one type."""
+
+    def __init__(self, weights: BertWeights, dtype: torch.dtype):
+        """Pack the layers' weights."""
+        self._layers = [FloatLayer(layer, weights.activation, dtype) for layer in weights.layers]
+
+    def __call__(self, states: Tensor, attend: Callable[[Tensor], Tensor]) -> Tensor:
+        """See ``serving.engines.unpadded.EncoderLayers``."""
+        for layer in self._layers:
+            states = layer.mix(attend(layer.qkv(states)), states)
+        return states
