@@ -119,7 +119,8 @@ def bucket_ranges(shares: Sequence[float], coverage: float = 1.0) -> tuple[Bucke
 
     An arm's region begins where the shares before it end, and is as wide as its own share; of it
     the arm owns the first ``coverage``. So a larger coverage adds units and moves none. Everything
-    is counted in whole buckets, a part of one as a whole: a sum of floats moves no unit.
+    is counted in whole buckets, a part of one as a whole. The SDK counts in floats, so a bucket
+    right on an edge may fall on its other side there (0.8 * 0.2 is a little more than 0.16).
 
     Args:
         shares: of the arms, in their order; they add up to 1.
@@ -193,10 +194,10 @@ def _hex_digits(units: NDArray[np.str_]) -> NDArray[np.uint32]:
 
 
 def not_hashed(unit: str) -> ExperimentError:
-    """What is said of a unit that is no hash."""
+    """What is said of a unit that is no hash. It is not shown: it may name a person."""
     return ExperimentError(
-        f"unit={unit[:8]!r}… ({len(unit)} characters) is no hashed unit of {UNIT_DIGITS} hex "
-        "digits; pass what unit_hash(salt, unit) returns"
+        f"unit of {len(unit)!r} characters is no hashed unit of {UNIT_DIGITS} hex digits; pass "
+        "what unit_hash(salt, unit) returns"
     )
 
 

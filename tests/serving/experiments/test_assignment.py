@@ -188,5 +188,6 @@ def test_no_units_at_all_and_one():
 @pytest.mark.parametrize("wrong", ["", "account-1", "0" * 63, "F" * 64, "0" * 64 + "\n"])
 def test_a_unit_that_was_not_hashed_is_refused(wrong):
     for refused in (assign, lambda some, unit: assign_all(some, [unit])):
-        with pytest.raises(ExperimentError, match=r"no hashed unit.*pass what unit_hash"):
+        with pytest.raises(ExperimentError, match=r"no hashed unit.*pass what unit_hash") as said:
             refused(allocation(), wrong)
+        assert "account" not in str(said.value)

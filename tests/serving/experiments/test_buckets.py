@@ -155,6 +155,13 @@ def test_more_coverage_adds_units_and_moves_none(shares, one, other):
     assert edges == sorted(edges)
 
 
+def test_what_floats_add_moves_no_bucket():
+    assert 0.8 * 0.2 > 0.16
+    assert bucket_ranges([0.2, 0.8], 0.8)[0] == BucketRange(0, 1_600)
+    assert 0.1 + 0.2 > 0.3
+    assert bucket_ranges([0.1, 0.2, 0.7])[2] == BucketRange(3_000, 10_000)
+
+
 def test_full_coverage_leaves_no_bucket_out():
     for shares in ([0.1] * 10, [1 / 10_000] * 10_000, [0.3333, 0.3333, 0.3334], [1.0], [0.0, 1.0]):
         owned = [bucket for one in bucket_ranges(shares) for bucket in range(one.start, one.stop)]
