@@ -188,17 +188,26 @@ class ExperimentStore:
             connection.execute(self._insert_outcomes, rows)
         return results
 
-    def exposures_with_outcomes(self, experiment_id: str, deployment_id: str) -> UnitOutcomes:
+    def exposures_with_outcomes(
+        self, experiment_id: str, deployment_id: str, *, window_days: float | None = None
+    ) -> UnitOutcomes:
         """Per unit and arm: answers, outcomes and mean reward, in order of first answer.
 
         Where an answer has several outcomes, the latest counts.
 
+        Args:
+            experiment_id: of the deployment.
+            deployment_id: of the deployment.
+            window_days: outcomes later than this after their exposure do not count; None counts
+                all.
+
         Raises:
-            ExperimentError: the database cannot be read.
+            ExperimentError: the database cannot be read, a unit is no hash, the window is wrong.
         """
+        units = per_unit(experiment_id, deployment_id, window_days=window_days)
         try:
             with self._engine.connect() as connection:
-                rows = connection.execute(per_unit(experiment_id, deployment_id)).all()
+                rows = connection.execute(units).all()
                 versions = connection.execute(versions_by_arm(experiment_id, deployment_id)).all()
         except sa.exc.SQLAlchemyError as error:
             raise ExperimentError(

@@ -1,15 +1,23 @@
-"""What the store says of units: the queries, and the arrays that a verdict reads."""
+"""What the store says of units: the queries, and the arrays that a verdict reads.
+
+archive_units.py makes the same arrays of what has left the store.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from data.errors import ExperimentError
 from serving.deployment import ARMS, ArmName
+from serving.experiments.hashes import UNIT_BYTES, Hashes, hashes_of, hex_of
 from serving.experiments.tables import exposures, outcomes
+
+_DAY_US: Final = 86_400_000_000
+_MOST_DAYS: Final = 36_500
 
 
 @dataclass(frozen=True)
@@ -17,7 +25,8 @@ class UnitOutcomes:
     """What ``decide`` reads: one entry per unit and arm, in the order in which units first came.
 
     Attributes:
-        unit: (n,) hashed units; a unit stands twice only if two arms answered it.
+        unit: (n,) hashed units, 32 raw bytes each (``unit_hex`` shows them); a unit stands twice
+            only if two arms answered it.
         challenger: (n,) True where the challenger answered.
         reward: (n,) mean reward over the unit's outcomes; NaN without any.
         exposures: (n,) answers.
@@ -26,7 +35,7 @@ class UnitOutcomes:
         versions: per arm, every model version that answered.
     """
 
-    unit: NDArray[np.str_]
+    unit: Hashes
     challenger: NDArray[np.bool_]
     reward: NDArray[np.float64]
     exposures: NDArray[np.int64]
@@ -34,9 +43,46 @@ class UnitOutcomes:
     labelled: NDArray[np.int64]
     versions: dict[ArmName, tuple[str, ...]]
 
+    def unit_hex(self) -> list[str]:
+        """The hashed units as the store has them: 64 hex digits each."""
+        return hex_of(self.unit)
 
-def per_unit(experiment_id: str, deployment_id: str) -> sa.Select[Any]:
-    """The query of a deployment's units; of several outcomes of an answer the latest counts."""
+
+def window_us(days: float | None) -> int | None:
+    """An attribution window in microseconds.
+
+    Raises:
+        ExperimentError: it is no positive number of days, or more than a hundred years.
+    """
+    if days is None:
+        return None
+    if not 0.0 < days <= _MOST_DAYS:  # NaN is neither
+        raise ExperimentError(
+            f"window_days={days!r}; give more than 0 and at most {_MOST_DAYS!r} days, or None to "
+            "count every outcome"
+        )
+    return round(days * _DAY_US)
+
+
+def per_unit(
+    experiment_id: str, deployment_id: str, *, window_days: float | None = None
+) -> sa.Select[Any]:
+    """The query of a deployment's units; of several outcomes of an answer the latest counts.
+
+    Args:
+        experiment_id: of the deployment.
+        deployment_id: of the deployment.
+        window_days: outcomes later than this after their exposure do not count; None counts all.
+
+    Raises:
+        ExperimentError: the window is no positive number of days.
+    """
+    belongs = (exposures.c.request_id == outcomes.c.request_id) & (
+        exposures.c.item == outcomes.c.item
+    )
+    window = window_us(window_days)
+    if window is not None:
+        belongs &= outcomes.c.created_at_us <= exposures.c.created_at_us + window
     place = sa.func.row_number().over(
         partition_by=exposures.c.event_id,
         order_by=[outcomes.c.created_at_us.desc(), outcomes.c.event_id.desc()],
@@ -52,11 +98,7 @@ def per_unit(experiment_id: str, deployment_id: str) -> sa.Select[Any]:
             place.label("place"),
         )
         .select_from(
-            exposures.outerjoin(
-                outcomes,
-                (exposures.c.request_id == outcomes.c.request_id)
-                & (exposures.c.item == outcomes.c.item),
-            )
+            exposures.outerjoin(outcomes, belongs),
         )
         .where(
             exposures.c.experiment_id == experiment_id, exposures.c.deployment_id == deployment_id
@@ -74,7 +116,7 @@ def per_unit(experiment_id: str, deployment_id: str) -> sa.Select[Any]:
         )
         .where(answers.c.place == 1)
         .group_by(answers.c.unit, answers.c.arm)
-        .order_by(sa.func.min(answers.c.created_at_us), answers.c.unit)
+        .order_by(sa.func.min(answers.c.created_at_us), answers.c.unit, answers.c.arm)
     )
 
 
@@ -91,10 +133,14 @@ def versions_by_arm(experiment_id: str, deployment_id: str) -> sa.Select[Any]:
 
 
 def unit_outcomes(rows: Sequence[sa.Row[Any]], versions: Sequence[sa.Row[Any]]) -> UnitOutcomes:
-    """The rows of both queries as arrays."""
+    """The rows of both queries as arrays.
+
+    Raises:
+        ExperimentError: a unit is no hash.
+    """
     columns: list[tuple[Any, ...]] = list(zip(*rows, strict=True)) or [()] * 6
     return UnitOutcomes(
-        unit=np.asarray(columns[0], dtype=np.str_),
+        unit=hashes_of(columns[0], UNIT_BYTES, what="unit"),
         challenger=np.asarray([arm == "challenger" for arm in columns[1]], dtype=np.bool_),
         reward=np.asarray([np.nan if r is None else r for r in columns[2]], dtype=np.float64),
         exposures=np.asarray(columns[3], dtype=np.int64),

@@ -13,7 +13,9 @@ from scipy import stats
 
 from data.errors import ExperimentError
 from serving.deployment import ArmName, Deployment
-from serving.experiments.statistics import ConfidenceSequence, confidence_sequence, sample_ratio_p
+from serving.experiments.hashes import grouped
+from serving.experiments.statistics import ConfidenceSequence, sample_ratio_p
+from serving.experiments.thinned import thinned_sequence
 from serving.experiments.units import UnitOutcomes
 
 Decision = Literal["continue", "promote", "roll_back", "invalid"]
@@ -149,7 +151,7 @@ def _broken(verdict: Verdict, data: UnitOutcomes, deployment: Deployment) -> Ver
                 f"The {name} should be {expected}, but {', '.join(strange)} answered too, so the "
                 "figures mix models. Start a new experiment.",
             )
-    crossed = len(data.unit) - len(np.unique(data.unit))
+    crossed = int((~grouped(data.unit)[1]).sum())
     if crossed:
         return _say(
             verdict,
@@ -223,9 +225,10 @@ def _too_early(verdict: Verdict, data: UnitOutcomes) -> Verdict | None:
 def _judged(verdict: Verdict, data: UnitOutcomes, share: float) -> Verdict:
     rule = verdict.rule
     known = data.outcomes > 0
-    sequence = confidence_sequence(
+    sequence = thinned_sequence(
         data.challenger[known],
         data.reward[known],
+        _looks(int(known.sum())),
         challenger_share=share,
         alpha=rule.alpha,
         tuned_for_units=rule.tuned_for_units,
@@ -238,7 +241,7 @@ def _judged(verdict: Verdict, data: UnitOutcomes, share: float) -> Verdict:
             "difference": difference,
             "low": low,
             "high": high,
-            "sequence": _thinned(sequence),
+            "sequence": _points(sequence),
         }
     )
     found = (
@@ -281,16 +284,14 @@ def _means(data: UnitOutcomes) -> dict[ArmName, float | None]:
     return {name: float(some.mean()) if some.size else None for name, some in sides.items()}
 
 
-def _thinned(sequence: ConfidenceSequence) -> tuple[SequencePoint, ...]:
-    """At most 200 points for a plot, even on a logarithmic scale, the last one always."""
-    last = len(sequence.n)
-    chosen = np.unique(np.geomspace(1, last, min(last, _PLOT_POINTS)).round().astype(np.int64)) - 1
+def _looks(units: int) -> NDArray[np.int64]:
+    """At most 200 looks for a plot, even on a logarithmic scale, the last one always."""
+    return np.unique(np.geomspace(1, units, min(units, _PLOT_POINTS)).round().astype(np.int64))
+
+
+def _points(sequence: ConfidenceSequence) -> tuple[SequencePoint, ...]:
+    columns = (sequence.n, sequence.estimate, sequence.low, sequence.high)
     return tuple(
-        SequencePoint(
-            n=int(sequence.n[i]),
-            estimate=float(sequence.estimate[i]),
-            low=float(sequence.low[i]),
-            high=float(sequence.high[i]),
-        )
-        for i in chosen
+        SequencePoint(n=n, estimate=estimate, low=low, high=high)
+        for n, estimate, low, high in zip(*(one.tolist() for one in columns), strict=True)
     )

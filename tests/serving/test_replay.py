@@ -37,7 +37,7 @@ def test_a_replay_ends_in_a_verdict_and_a_second_one_adds_nothing(
     assert store.counts() == {"exposures": 420, "outcomes": 420}
     data = store.exposures_with_outcomes("spine-test", deployment.deployment_id)
     store.close()
-    assert len(set(data.unit.tolist())) == 420
+    assert len(set(data.unit_hex())) == 420
     assert (data.outcomes == 1).all()
     verdict = decide(data, deployment, DecisionRule(min_exposures_per_arm=50))
     assert verdict.decision in {"continue", "promote", "roll_back"}

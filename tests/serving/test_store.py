@@ -89,7 +89,7 @@ def test_units_come_back_with_their_outcomes(store):
         == ["stored"] * 3
     )
     found = store.exposures_with_outcomes("e", "d")
-    assert found.unit.tolist() == [f"{number:064x}" for number in (1, 2, 3)]
+    assert found.unit_hex() == [f"{number:064x}" for number in (1, 2, 3)]
     assert found.challenger.tolist() == [False, True, False]
     assert found.exposures.tolist() == [2, 1, 1]
     assert found.outcomes.tolist() == [2, 1, 0]

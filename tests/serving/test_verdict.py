@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from data.errors import ExperimentError
 from serving.deployment import Arm, Deployment
+from serving.experiments.hashes import hashes_of
 from serving.experiments.units import UnitOutcomes
 from serving.experiments.verdict import DecisionRule, Verdict, decide
 
@@ -43,7 +44,7 @@ def units(n=2_000, *, champion=0.7, challenger=0.7, share=0.5, missing=(0.0, 0.0
     lost = random.random(n) < np.where(on, missing[1], missing[0])
     seen = (~lost).astype(np.int64)
     given = {
-        "unit": np.array([f"{i:064x}" for i in range(n)]),
+        "unit": hashes_of([f"{i:064x}" for i in range(n)], 32, what="unit"),
         "challenger": on,
         "reward": np.where(lost, np.nan, reward),
         "exposures": np.ones(n, dtype=np.int64),

@@ -82,7 +82,7 @@ def test_from_an_answer_to_an_outcome(gateway, deployment, folder, assert_error)
 
     store = ExperimentStore(f"sqlite:///{folder / 'store.db'}")
     found = store.exposures_with_outcomes("spine-test", deployment.deployment_id)
-    rewards = dict(zip(found.unit.tolist(), found.reward.tolist(), strict=True))
+    rewards = dict(zip(found.unit_hex(), found.reward.tolist(), strict=True))
     for unit in ("account-1", "account-2"):
         assert rewards[unit_hash(deployment.salt, unit)] == 1.0
     store.close()
