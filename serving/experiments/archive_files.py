@@ -30,6 +30,7 @@ ARCHIVE_KIND: Final = "experiment-archive"
 EXPOSURES_FILE: Final = "exposures.parquet"
 OUTCOMES_FILE: Final = "outcomes.parquet"
 _FEW_VALUES: Final = ("item", "experiment_id", "deployment_id", "arm", "model_version", "label")
+_ROWS_READ_AT_ONCE: Final = 400_000
 _TIME: Final = pa.timestamp("us", tz="UTC")
 
 
@@ -237,7 +238,7 @@ def read_archive(folder: Path) -> Archive:
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Some columns of a file, a batch per row group; columns of few values as dictionaries.
+    """Some columns of a file, whole row groups at a time; columns of few values as dictionaries.
 
     Raises:
         ExperimentError: it cannot be read.
@@ -245,13 +246,27 @@ def read_columns(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]
     few = [name for name in columns if name in _FEW_VALUES and name != "item"]
     try:
         with pq.ParquetFile(path, read_dictionary=few) as file:
-            for group in range(file.num_row_groups):
-                table = file.read_row_group(group, list(columns))
+            for groups in _row_groups(file):
+                table = file.read_row_groups(groups, list(columns))
                 yield from table.unify_dictionaries().combine_chunks().to_batches()
     except (OSError, KeyError, pa.ArrowException) as error:
         raise ExperimentError(
             f"cannot read {str(path)!r}: {error}; bring back the file that was archived"
         ) from error
+
+
+def _row_groups(file: pq.ParquetFile) -> Iterator[list[int]]:
+    """Row groups of some hundred thousand rows together: fewer steps, and still little memory."""
+    groups: list[int] = []
+    rows = 0
+    for group in range(file.num_row_groups):
+        groups.append(group)
+        rows += file.metadata.row_group(group).num_rows
+        if rows >= _ROWS_READ_AT_ONCE:
+            yield groups
+            groups, rows = [], 0
+    if groups:
+        yield groups
 
 
 def outcome_event_ids(batch: pa.RecordBatch) -> list[str]:

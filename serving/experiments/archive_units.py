@@ -59,9 +59,12 @@ def units_of_archive(
     shown = read_exposures(archives, experiment_id, deployment_id)
     order = sorted_by_event(shown)
     said = read_outcomes(archives, shown, order, window)
-    # From here on event ids are not needed: a fifth of the memory.
-    shown.event_id, order = shown.event_id[:0], order[:0]
-    return _per_unit(shown, _latest(archives, said, len(shown.unit)))
+    # Millions of rows: what is no longer needed makes room for what comes.
+    shown.event_id = np.empty(0, dtype=shown.event_id.dtype)
+    del order
+    counted = _latest(archives, said, len(shown.unit))
+    del said
+    return _per_unit(shown, counted)
 
 
 def _latest(archives: Sequence[Archive], said: Outcomes, exposures: int) -> _Counted:
@@ -89,50 +92,58 @@ def _latest(archives: Sequence[Archive], said: Outcomes, exposures: int) -> _Cou
 
 
 def _per_unit(shown: Exposures, counted: _Counted) -> UnitOutcomes:
-    versions = {
-        name: tuple(sorted(version for arm, version in shown.versions if arm == name))
-        for name in ARMS
-    }
-    order, begins = grouped(shown.unit)
-    order, begins = _by_arm(shown, order, begins)
+    """The entries, in the order of their first answers."""
+    order, begins = _by_unit_and_arm(shown)
     starts = np.flatnonzero(begins)
     # Of equal first answers the lower unit comes first, as the store's query has it: the entries
     # are in the order of units by now, and a stable sort leaves them so.
-    first_us = _reduced(np.minimum, shown.at_us[order], starts)
-    entries = np.argsort(first_us, kind="stable")
-    answers = np.diff(starts, append=len(order))[entries]
-    known = counted.known[order]
-    outcomes = _reduced(np.add, known.astype(np.int64), starts)[entries]
-    total = _reduced(np.add, counted.reward[order] * known, starts)[entries]
-    labelled = _reduced(np.add, counted.labelled[order].astype(np.int64), starts)[entries]
-    members = order[starts[entries]]
-    reward = np.full(len(entries), np.nan)
+    entries = np.argsort(_reduced(np.minimum, shown.at_us, order, starts, np.int64), kind="stable")
+    total = _reduced(np.add, counted.reward, order, starts, np.float64)[entries]
+    outcomes = _reduced(np.add, counted.known, order, starts, np.int64)[entries]
+    labelled = _reduced(np.add, counted.labelled, order, starts, np.int64)[entries]
+    answers = np.diff(starts, append=len(order))[entries].astype(np.int64, copy=False)
+    members = order[starts][entries]
+    # Millions of rows: what is no longer needed makes room for what comes.
+    del order, begins, starts, entries
+    reward = np.full(len(members), np.nan)
     np.divide(total, outcomes, out=reward, where=outcomes > 0)
     is_challenger = np.array([name == "challenger" for name in shown.arms] or [False])
     return UnitOutcomes(
-        unit=shown.unit[members],
+        unit=np.take(shown.unit, members),
         challenger=is_challenger[shown.arm[members]],
         reward=reward,
-        exposures=answers.astype(np.int64),
+        exposures=answers,
         outcomes=outcomes,
         labelled=labelled,
-        versions=versions,
+        versions={
+            name: tuple(sorted(version for arm, version in shown.versions if arm == name))
+            for name in ARMS
+        },
     )
 
 
-def _by_arm(
-    shown: Exposures, order: NDArray[np.intp], begins: NDArray[np.bool_]
-) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Within each unit by arm, in the order of their names; each begins an entry."""
-    rank = np.argsort(np.argsort(np.array(shown.arms or [""])))
-    key = (np.cumsum(begins) - 1) * max(len(shown.arms), 1) + rank[shown.arm[order]]
-    again = np.argsort(key, kind="stable")
-    key, order = key[again], order[again]
-    begins = np.ones(len(key), dtype=np.bool_)
+def _by_unit_and_arm(shown: Exposures) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """The order of units, and within a unit of arms' names; True where another entry begins."""
+    order, begins = grouped(shown.unit)
+    rank = np.argsort(np.argsort(np.array(shown.arms or [""]))).astype(np.uint8)
+    key = np.cumsum(begins, dtype=np.int64)
+    key *= len(rank)
+    key += rank[shown.arm[order]]
+    if (key[1:] < key[:-1]).any():  # a unit has met two arms, or its arms came mixed
+        again = np.argsort(key, kind="stable")
+        key, order = key[again], order[again]
     begins[1:] = key[1:] != key[:-1]
     return order, begins
 
 
-def _reduced(reduce: np.ufunc, values: Any, starts: NDArray[np.intp]) -> Any:
-    """One value a group, of groups that begin at ``starts``; reduceat takes no empty array."""
-    return reduce.reduceat(values, starts) if len(starts) else values[:0]
+def _reduced(
+    reduce: np.ufunc,
+    values: NDArray[Any],
+    order: NDArray[np.intp],
+    starts: NDArray[np.intp],
+    kind: type[np.generic],
+) -> NDArray[Any]:
+    """One value a group of ``values[order]``, of groups that begin at ``starts``."""
+    if not len(starts):  # reduceat takes no empty array
+        return np.empty(0, dtype=kind)
+    return np.asarray(reduce.reduceat(np.take(values, order), starts, dtype=kind))

@@ -98,5 +98,5 @@ def _same(hashes: Hashes, left: NDArray[np.intp], right: NDArray[np.intp]) -> ND
     same = np.empty(len(left), dtype=np.bool_)
     for start in range(0, len(left), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
-        same[part] = hashes[left[part]] == hashes[right[part]]
+        same[part] = np.take(hashes, left[part]) == np.take(hashes, right[part])
     return same
