@@ -19,7 +19,7 @@ NOT_LOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefi
 	register-llm deploy-llm \
 	embedding train-embedding export-embedding quantize-embedding check-tensorrt evaluate-embedding \
 	register-embedding deploy-embedding build-engine \
-	mlflow serve serve-llm contract compile submit images real-data bench bench-gpu bench-setup bench-lock \
+	experiment-archive mlflow serve serve-llm contract compile submit images real-data bench bench-gpu bench-setup bench-lock \
 	lock clean
 
 help:  ## list the targets
@@ -125,6 +125,9 @@ compare: setup  ## what was served and fed back, to a verdict
 	$(STEP)
 promote: setup  ## the verdict to the alias
 	$(STEP)
+
+experiment-archive: setup  ## store to Parquet: ARGS="export OUT", or ARGS="retain OUT --older-than-days 90"
+	$(PY) -m serving.experiments.archive $(ARGS)
 
 mlflow: setup  ## open the tracking server's UI on 127.0.0.1:5000
 	$(CLI) mlflow

@@ -69,7 +69,7 @@ def _run(work: Callable[[OnRows], tuple[Archive, ...]]) -> None:
         with _progress(console) as on_rows:
             archives = work(on_rows)
     except MatjipError as error:
-        console.print(f"{type(error).__name__}: {error}", style="red", markup=False)
+        console.print(f"{type(error).__name__}: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
     for archive in archives:
         console.print(
@@ -85,7 +85,9 @@ def _run(work: Callable[[OnRows], tuple[Archive, ...]]) -> None:
 @contextmanager
 def _progress(console: Console) -> Iterator[OnRows]:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task("begun")
         yield lambda what, rows: bar.update(task, description=f"{what}: {rows:,}")
 

@@ -89,6 +89,18 @@ def grouped(hashes: Hashes) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     return order, begins
 
 
+def repeats(hashes: Hashes) -> int:
+    """How many of the hashes (n,) stood before already; sorts half as much as ``grouped``."""
+    leading = leading_words(hashes)
+    ordered = np.sort(leading)
+    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    del ordered
+    if not len(twice):
+        return 0
+    _, begins = grouped(hashes[np.isin(leading, twice)])
+    return int((~begins).sum())
+
+
 def _words(hashes: Hashes) -> NDArray[np.uint64]:
     return hashes.view(">u8").reshape(len(hashes), hashes.dtype.itemsize // _WORD)
 

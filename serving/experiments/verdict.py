@@ -13,7 +13,7 @@ from scipy import stats
 
 from data.errors import ExperimentError
 from serving.deployment import ArmName, Deployment
-from serving.experiments.hashes import grouped
+from serving.experiments.hashes import repeats
 from serving.experiments.statistics import ConfidenceSequence, sample_ratio_p
 from serving.experiments.thinned import thinned_sequence
 from serving.experiments.units import UnitOutcomes
@@ -151,7 +151,7 @@ def _broken(verdict: Verdict, data: UnitOutcomes, deployment: Deployment) -> Ver
                 f"The {name} should be {expected}, but {', '.join(strange)} answered too, so the "
                 "figures mix models. Start a new experiment.",
             )
-    crossed = int((~grouped(data.unit)[1]).sum())
+    crossed = repeats(data.unit)
     if crossed:
         return _say(
             verdict,

@@ -12,14 +12,19 @@ from pathlib import Path
 
 import orjson
 import psycopg
+import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
 from data.errors import ExperimentError
 from serving.experiments.allocation import Allocation, ArmShare, Holdout, Layer, Namespace
+from serving.experiments.archive_files import EXPOSURES_FILE
+from serving.experiments.archive_units import units_of_archive
 from serving.experiments.assignment import REASONS, assign, unit_hash
 from serving.experiments.assignment_sql import assignment_sql
 from serving.experiments.buckets import BucketRange
+from serving.experiments.export import export
+from serving.experiments.retention import retain
 from serving.experiments.store import ExperimentStore, Exposure, Feedback
 from serving.experiments.tables import exposures, outcomes
 from serving.experiments.writer import StoreWriter
@@ -161,6 +166,51 @@ def test_plain_sql_finds_the_arm_that_python_finds(url: str) -> None:
         assert {row[3] for row in rows} == reasons
         shown_to = [*units, *units[:50]]
         assert beside == (sum(said[unit].arm != "champion" for unit in shown_to),)
+
+
+def test_what_is_old_moves_to_parquet_beside_a_gateway_that_writes(
+    url: str, tmp_path: Path
+) -> None:
+    store = ExperimentStore(url)
+    rows = [shown(number) for number in range(5_000)]
+    said = [Feedback(row.request_id, 0, 100 + n, reward=n % 8 / 8) for n, row in enumerate(rows)]
+    store.write(rows, said)
+    store.write([], [Feedback("request-7", 0, 7, event_id="주문-7", sentiment="negative")])
+    expected = store.exposures_with_outcomes("e", "d")
+    copy = export(url, tmp_path / "copy")
+    assert (copy.exposures, copy.outcomes, copy.orphans) == (5_000, 5_001, 0)
+
+    log = tmp_path / "writer.log"
+    writer = start_writer(url, "beside", log)
+    try:
+        wait_for(lambda: len(acknowledged(log)) >= 20, writer)
+        # The writer's answers have small times too: its last ones may come after the export.
+        first = retain(url, tmp_path / "out", older_than_days=1)
+        so_far = len(acknowledged(log))
+        wait_for(lambda: len(acknowledged(log)) >= so_far + 20, writer)
+    finally:
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.wait()
+    assert stored(url, exposures) == stored(url, outcomes) > set()
+    last = retain(url, tmp_path / "out", older_than_days=1)
+    assert store.counts() == {"exposures": 0, "outcomes": 0}
+    moved = {
+        row["request_id"]
+        for archive in (*first, *last)
+        for row in pq.read_table(
+            archive.folder / EXPOSURES_FILE, columns=["request_id"]
+        ).to_pylist()
+    }
+    assert moved >= {row.request_id for row in rows} | set(acknowledged(log))
+    assert sum(archive.orphans for archive in (*first, *last)) == 0
+    assert sum(archive.exposures for archive in (*first, *last)) == len(moved)
+    store.close()
+
+    found = units_of_archive(tmp_path / "copy", "e", "d")
+    assert found.unit.tolist() == expected.unit.tolist()
+    assert found.versions == expected.versions
+    for name in ("challenger", "reward", "exposures", "outcomes", "labelled"):
+        assert getattr(found, name).tolist() == getattr(expected, name).tolist()
 
 
 def test_a_database_that_is_not_there_is_named_without_its_password(url: str) -> None:

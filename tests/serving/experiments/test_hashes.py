@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import ExperimentError
-from serving.experiments.hashes import grouped, hashes_of, hex_of, is_hash
+from serving.experiments.hashes import grouped, hashes_of, hex_of, is_hash, repeats
 
 EVENTS = st.lists(
     st.sampled_from([f"{word:016x}{rest:016x}" for word in (0, 7) for rest in range(9)])
@@ -19,6 +19,7 @@ def test_hashes_come_back_and_are_grouped_in_the_order_of_their_bytes(digits):
     # Python's sort is stable too: equal hashes stay as they came.
     assert order.tolist() == sorted(range(len(digits)), key=digits.__getitem__)
     assert int(begins.sum()) == len(set(digits))
+    assert repeats(hashes) == len(digits) - len(set(digits))
     together = [digits[place] for place in order]
     assert [place for place in range(len(digits)) if begins[place]] == [
         place for place in range(len(digits)) if not place or together[place] != together[place - 1]
@@ -36,6 +37,8 @@ def test_many_random_hashes_agree_with_numpy():
     raw = np.random.default_rng(5).integers(0, 256, (30_000, 32), dtype=np.uint8)
     raw[1_000:2_000] = raw[:1_000]
     hashes = raw.view("V32")[:, 0]
+    assert repeats(hashes) == 1_000
+    assert repeats(hashes[1_000:]) == 0
     order, begins = grouped(hashes)
     assert int(begins.sum()) == len(np.unique(raw, axis=0)) == 29_000
     assert hashes[order].tolist() == sorted(hashes.tolist())
