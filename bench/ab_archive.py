@@ -71,7 +71,7 @@ def deployment() -> Deployment:
 
 def make(exposures: int) -> Path:
     """The archive's folder; made where it is not there yet."""
-    made_by = [file_sha256(Path(str(module))) for module in (__file__, archive_files.__file__)]
+    made_by = [file_sha256(Path(str(one))) for one in (__file__, archive_files.__file__)]
     folder = HOME / f"archive-{canonical_digest([exposures, *made_by])[:16]}"
     if (folder / "manifest.json").exists():
         return folder

@@ -94,14 +94,25 @@ def exposure_batch(rows: Sequence[Sequence[Any]]) -> pa.RecordBatch:
         ExperimentError: an event id, unit or text is no hash.
     """
     columns = dict(zip(EXPOSURES.names, zip(*rows, strict=True), strict=True))
-    widths = {"event_id": EVENT_BYTES, "unit": UNIT_BYTES, "text_sha256": UNIT_BYTES}
     arrays = [
-        fixed_array(hashes_of(columns[name], widths[name], what=f"exposures.{name}"))
-        if name in widths
-        else pa.array(columns[name], EXPOSURES.field(name).type)
-        for name in EXPOSURES.names
+        _hash_array(columns, field)
+        if pa.types.is_fixed_size_binary(field.type)
+        else pa.array(columns[field.name], field.type)
+        for field in EXPOSURES
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=EXPOSURES)
+
+
+def _hash_array(columns: dict[str, tuple[str, ...]], field: pa.Field) -> pa.FixedSizeBinaryArray:
+    digits, width = columns[field.name], field.type.byte_width
+    try:
+        return fixed_array(hashes_of(digits, width, what=f"exposures.{field.name}"))
+    except ExperimentError as error:
+        wrong = next(place for place, one in enumerate(digits) if not is_hash(one, width))
+        raise ExperimentError(
+            f"{error}: the exposure that comes {wrong + 1!r}. of a batch, of event id "
+            f"{columns['event_id'][wrong]!r}"
+        ) from error
 
 
 def outcome_batch(rows: Sequence[Sequence[Any]]) -> pa.RecordBatch:
@@ -173,6 +184,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and what it lies in, so that they stay when the power fails."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        sync_folder(one.parent)
+
+
 def prepare(folder: Path) -> None:
     """Make a folder ready for an archive, also over one that was cut short.
 
@@ -192,6 +211,7 @@ def prepare(folder: Path) -> None:
                 f"{str(folder)!r} holds {min(strange)!r}, which is no part of an archive; "
                 "name a new or empty folder"
             )
+        make_folder(folder)
         start_artifact(folder)
         for name in ours:
             (folder / name).unlink(missing_ok=True)

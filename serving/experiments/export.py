@@ -33,6 +33,7 @@ from serving.experiments.tables import cause, connect, create_tables, exposures,
 OnRows = Callable[[str, int], None]
 """Told which table, and how many rows of it are done so far."""
 _BATCH_ROWS: Final = 50_000
+_MOST_US: Final = (1 << 63) - 1
 
 
 def export(
@@ -60,6 +61,10 @@ def export(
         ExperimentError: the store cannot be read, the folder is taken or cannot be written, or a
             row holds something else than a hash where a hash belongs.
     """
+    if before_us is not None and not -_MOST_US <= before_us <= _MOST_US:
+        raise ExperimentError(
+            f"before_us={before_us!r} is no time; give microseconds since 1970, or None for all"
+        )
     engine = open_store(url)
     try:
         prepare(out)

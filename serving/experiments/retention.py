@@ -25,6 +25,7 @@ from serving.experiments.archive_files import (
     OUTCOMES_FILE,
     Archive,
     fixed_hashes,
+    make_folder,
     outcome_event_ids,
     read_archive,
     read_columns,
@@ -104,8 +105,14 @@ def _cutoff(days: float, now_us: int | None) -> datetime:
         raise ExperimentError(
             f"older_than_days={days!r}; give more than 0 and at most {_MOST_DAYS!r} days"
         )
-    now = datetime.now(UTC) if now_us is None else _EPOCH + timedelta(microseconds=now_us)
-    return now - timedelta(days=days)
+    try:
+        now = datetime.now(UTC) if now_us is None else _EPOCH + timedelta(microseconds=now_us)
+        return now - timedelta(days=days)
+    except OverflowError as error:
+        raise ExperimentError(
+            f"now_us={now_us!r} less {days!r} days is before the year 1 or after 9999; give "
+            "microseconds since 1970"
+        ) from error
 
 
 def _us(moment: datetime) -> int:
@@ -119,7 +126,7 @@ def _alone(out: Path) -> Iterator[None]:
         raise ExperimentError(
             f"{str(out)!r} is one archive; name the folder that archives are to lie in"
         )
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with (out / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

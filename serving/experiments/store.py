@@ -4,7 +4,8 @@ SQLAlchemy 2 Core over SQLite (WAL, synchronous=FULL) or PostgreSQL (psycopg 3).
 was written before changes nothing, so a caller may always try again. No review text and no raw
 unit is stored: a text stands as its SHA-256, a unit as its salted hash.
 
-    exposures   event_id = hash(request_id, item): a request id is answered once, for ever
+    exposures   event_id = hash(request_id, item): a request id is answered once, for as long as
+                the exposure is here; retention.py moves what is old to an archive
     outcomes    an answer may have several; the latest counts
 """
 

@@ -259,8 +259,7 @@ def test_a_manifest_that_cannot_be_written_seals_nothing(store, url, tmp_path, m
 
 
 @pytest.mark.parametrize(
-    ("column", "value"),
-    [("unit", "김철수 010-1234"), ("event_id", "short"), ("text_sha256", "F" * 64)],
+    ("column", "value"), [("unit", "김철수 010-1234"), ("unit", ""), ("text_sha256", "F" * 64)]
 )
 def test_a_row_without_a_hash_is_named_but_not_shown(store, url, tmp_path, column, value):
     store.write([shown(1), shown(2)])
@@ -269,7 +268,8 @@ def test_a_row_without_a_hash_is_named_but_not_shown(store, url, tmp_path, colum
         connection.execute(exposures.update().where(row).values({column: value}))
     with pytest.raises(ExperimentError, match=rf"exposures\.{column} 1 of 2") as refused:
         export(url, tmp_path / "out")
-    assert value not in str(refused.value)
+    assert not value or value not in str(refused.value)
+    assert exposure_event_id("request-2", 0) in str(refused.value)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -288,6 +288,20 @@ def test_stores_that_cannot_be_read_are_named_without_passwords(tmp_path):
         export("postgresql://user:secret@127.0.0.1:1/none", tmp_path / "out")
     assert "secret" not in str(refused.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("before_us", [1 << 63, -(1 << 64)])
+def test_a_time_that_no_store_can_hold_is_refused(url, tmp_path, before_us):
+    with pytest.raises(ExperimentError, match="is no time"):
+        export(url, tmp_path / "out", before_us=before_us)
+
+
+def test_folders_are_on_disk_before_anything_depends_on_them(store, url, tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(archive_files, "sync_folder", synced.append)
+    export(url, tmp_path / "new" / "out")
+    assert {tmp_path, tmp_path / "new", tmp_path / "new" / "out"} <= set(synced)
+    assert synced[-1] == tmp_path / "new" / "out"
 
 
 def test_an_archive_that_was_altered_is_refused(store, url, tmp_path):

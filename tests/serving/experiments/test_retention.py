@@ -312,3 +312,9 @@ def test_nothing_is_removed_that_cannot_be_read_back(store, url, tmp_path, monke
 def test_days_that_mean_nothing_are_refused(url, tmp_path, days):
     with pytest.raises(ExperimentError, match="older_than_days"):
         retain(url, tmp_path / "out", older_than_days=days)
+
+
+@pytest.mark.parametrize("now_us", [1 << 70, -(1 << 62)])
+def test_a_clock_beyond_the_calendar_is_refused(url, tmp_path, now_us):
+    with pytest.raises(ExperimentError, match="now_us="):
+        retain(url, tmp_path / "out", older_than_days=1, now_us=now_us)
