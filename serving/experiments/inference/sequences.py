@@ -9,6 +9,7 @@ before ``burn_in`` units of each arm, and why rare or heavy-tailed outcomes ask 
 ``min_effective`` too (burn_in.py): the tests and `make ab-sim` simulate the coverage from there.
 
 The same sequence serves means, proportions (outcomes of 0 and 1), superiority and non-inferiority.
+Of a difference that drifts it is an interval of the average so far, which tells nothing of today's.
 """
 
 import math
