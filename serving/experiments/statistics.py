@@ -8,18 +8,26 @@ doubly robust pseudo-outcomes of its section 3). "Asymptotic" is why nothing is 
 """
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
 from data.errors import ExperimentError
+from serving.experiments.inference.sample_ratio import sample_ratio_p
 
+__all__ = [
+    "ConfidenceSequence",
+    "Interval",
+    "best_rho",
+    "confidence_sequence",
+    "paired_bootstrap",
+    "pseudo_outcomes",
+    "sample_ratio_p",
+    "welch",
+]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-_EXACT_UP_TO: Final = 100_000
-"""Units up to which the sample-ratio test is the exact binomial one."""
 
 
 @dataclass(frozen=True)
@@ -151,24 +159,6 @@ def confidence_sequence(
         low = np.maximum.accumulate(low, axis=-1)
         high = np.minimum.accumulate(high, axis=-1)
     return ConfidenceSequence(n=n, estimate=estimate, low=low, high=high)
-
-
-def sample_ratio_p(challengers: int, units: int, *, challenger_share: float) -> float:
-    """Two-sided p-value that so many of the units met the challenger by chance.
-
-    Exact binomial, and chi-square beyond 100,000 units where both agree.
-
-    Raises:
-        ExperimentError: there are no units, or the share leaves an arm empty.
-    """
-    _check_share(challenger_share)
-    if not 0 <= challengers <= units or units == 0:
-        raise ExperimentError(f"{challengers!r} of {units!r} units is not a count to test")
-    if units <= _EXACT_UP_TO:
-        return float(stats.binomtest(challengers, units, challenger_share).pvalue)
-    seen = [challengers, units - challengers]
-    expected = [units * challenger_share, units * (1.0 - challenger_share)]
-    return float(stats.chisquare(seen, expected).pvalue)
 
 
 def welch(challenger: Flags, reward: Floats, *, alpha: float) -> Interval:
