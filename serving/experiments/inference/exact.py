@@ -3,7 +3,7 @@
 Counts or values of two arms come in, an estimate with an interval or a p-value goes out, for one
 look at a size fixed beforehand; the anytime-valid sequence takes over where ``method_for`` says so.
 
-- rates: Boschloo's exact test, and the score interval of Miettinen & Nurminen;
+- rates: exact_rates.py;
 - means: the permutation test, of all rearrangements where they are few;
 - preferences of a judge over pairs: the exact binomial (sign) test with Clopper-Pearson's interval.
 """
@@ -14,33 +14,21 @@ from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import stats
 
 from data.errors import ExperimentError
 
 Floats = NDArray[np.float64]
 Outcome = Literal["rate", "mean", "preference"]
-Method = Literal["boschloo", "permutation", "sign_test", "sequence"]
+Method = Literal["exact_rates", "permutation", "sign_test", "sequence"]
 _EXACT: Final[dict[Outcome, Method]] = {
-    "rate": "boschloo",
+    "rate": "exact_rates",
     "mean": "permutation",
     "preference": "sign_test",
 }
 EXACT_BELOW: Final = 100
 """Units of the smaller arm up to which a sample is small: the verdict's sequence begins there."""
-_MOST_OUTCOMES: Final = 250_000
-"""Product of the arms' units up to which Boschloo's test takes seconds (2.3 s at 500 per arm)."""
 _BATCH_VALUES: Final = 1_000_000
-
-
-@dataclass(frozen=True)
-class RateDifference:
-    """Challenger's rate minus champion's, with its interval and the p-value of "no difference"."""
-
-    estimate: float
-    low: float
-    high: float
-    p: float
 
 
 @dataclass(frozen=True)
@@ -106,90 +94,6 @@ def method_for(outcome: Outcome, smaller_arm: int, *, exact_below: int = EXACT_B
             f"smaller_arm={smaller_arm!r}, exact_below={exact_below!r}; sizes count from 0 up"
         )
     return _EXACT[outcome] if smaller_arm < exact_below else "sequence"
-
-
-def _null_variance(delta: float, hits: tuple[int, int], units: tuple[int, int]) -> float:
-    """Variance of the difference where the rates are as likely as can be while ``delta`` apart.
-
-    The champion's rate is the middle root of a cubic (Miettinen & Nurminen, Statist. Med. 4, 1985,
-    appendix I); their factor N/(N - 1) is in it.
-    """
-    (x1, x0), (n1, n0) = hits, units
-    n = n1 + n0
-    l2 = (n1 + 2 * n0) * delta - n - x1 - x0
-    l1 = (n0 * delta - n - 2 * x0) * delta + x1 + x0
-    l0 = x0 * delta * (1.0 - delta)
-    q = (l2 / (3 * n)) ** 3 - l1 * l2 / (6 * n**2) + l0 / (2 * n)
-    p = math.copysign(math.sqrt(max((l2 / (3 * n)) ** 2 - l1 / (3 * n), 0.0)), q)
-    cosine = min(max(q / p**3, -1.0), 1.0) if p else 0.0
-    champion = 2 * p * math.cos((math.pi + math.acos(cosine)) / 3) - l2 / (3 * n)
-    champion = min(max(champion, 0.0, -delta), 1.0, 1.0 - delta)
-    challenger = champion + delta
-    return (challenger * (1 - challenger) / n1 + champion * (1 - champion) / n0) * n / (n - 1)
-
-
-def _score(delta: float, hits: tuple[int, int], units: tuple[int, int]) -> float:
-    off = hits[0] / units[0] - hits[1] / units[1] - delta
-    if off == 0.0:
-        return 0.0
-    variance = _null_variance(delta, hits, units)
-    return off / math.sqrt(variance) if variance > 0.0 else math.copysign(math.inf, off)
-
-
-def rate_difference(
-    challenger_hits: int,
-    challenger_units: int,
-    champion_hits: int,
-    champion_units: int,
-    *,
-    alpha: float,
-) -> RateDifference:
-    """The difference of two rates at small n.
-
-    The p-value is Boschloo's (Biometrika 57, 1970), whose level is exact. The interval inverts
-    Miettinen & Nurminen's score test (Statist. Med. 4, 1985): recommended at small n, ends inside
-    -1 … 1 and never empty, but not exact; tests/serving/experiments/inference/test_exact.py adds
-    up its coverage over all outcomes. So the two may differ at the very border of the level.
-
-    Args:
-        challenger_hits: units of the challenger with the outcome.
-        challenger_units: all its units.
-        champion_hits: units of the champion with the outcome.
-        champion_units: all its units.
-        alpha: 1 - the interval's level.
-
-    Raises:
-        ExperimentError: counts that are none, an arm without units, or arms too large for an
-            exact test (their product above 250,000).
-    """
-    _check_level(alpha)
-    hits, units = (challenger_hits, champion_hits), (challenger_units, champion_units)
-    for hit, of in zip(hits, units, strict=True):
-        if not 0 <= hit <= of or of == 0:
-            raise ExperimentError(f"{hit!r} of {of!r} units is no rate; count hits among units")
-    if units[0] * units[1] > _MOST_OUTCOMES:
-        raise ExperimentError(
-            f"arms of {units[0]!r} and {units[1]!r} units are too large for the exact test; use "
-            "the confidence sequence"
-        )
-    estimate = hits[0] / units[0] - hits[1] / units[1]
-    bound = float(stats.norm.isf(alpha / 2))
-    ends = []
-    for edge, sign in ((-1.0, 1.0), (1.0, -1.0)):
-        if estimate == edge:
-            ends.append(edge)
-            continue
-        # Bisection, because the score is infinite at the edge.
-        end = optimize.bisect(
-            lambda delta, sign=sign: sign * _score(delta, hits, units) - bound,
-            edge,
-            estimate,
-            xtol=1e-13,
-        )
-        ends.append(float(end))
-    table = np.asarray([hits, np.asarray(units) - hits])
-    p = float(stats.boschloo_exact(table).pvalue)
-    return RateDifference(estimate=estimate, low=ends[0], high=ends[1], p=p)
 
 
 def _check_values(name: str, values: Floats) -> None:

@@ -7,17 +7,19 @@ anytime-valid, so a report may be asked for after every unit. Other shares make 
 change of allocation cannot sound the alarm, and a mended fault starts a phase of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from data.errors import ExperimentError
 from serving.experiments.inference.multiplicity import holm
 from serving.experiments.inference.sample_ratio import concentration_for, log_e_value
 
+Floats = NDArray[np.float64]
 Reading = Literal["ok", "alarm", "too_few"]
 
 
@@ -87,7 +89,7 @@ class PhaseReport:
     @property
     def alarm(self) -> bool:
         """Whether anything in the phase sounds the alarm."""
-        return any(each.reading == "alarm" for each in (self.phase, *tuple(self.segments.values())))
+        return any(each.reading == "alarm" for each in (self.phase, *self.segments.values()))
 
 
 def phase_report(
@@ -105,42 +107,42 @@ def phase_report(
         ExperimentError: shares do not add up to 1, a count is negative, or counts and shares name
             different arms.
     """
-    shares = dict(phase.shares)
-    before = {} if earlier is None else {n: r.p for n, r in earlier.segments.items()}
+    kept = {} if earlier is None else {name: each.p for name, each in earlier.segments.items()}
     p = {
         name: min(
-            _p_now(name, counts, shares, rule.planned_segment_units, rule.alpha),
-            before.get(name, 1.0),
+            _p_now(name, counts, phase.shares, rule.planned_segment_units, rule.alpha),
+            kept.get(name, 1.0),
         )
         for name, counts in phase.segments.items()
     }
     adjusted = holm(p)
-    # What Holm asks of the first segment to be rejected: the level that each can count on.
+    # What Holm asks of the first segment that it rejects: the level that each can count on.
     level = rule.alpha / max(len(p), 1)
-    segments = {
-        name: _read(
-            name,
-            counts,
-            shares,
-            p=(p[name], adjusted[name]),
-            alpha=rule.alpha,
-            can_alarm=_can_alarm(counts, shares, rule.planned_segment_units, rule.alpha, level),
+    segments = {}
+    for name, counts in phase.segments.items():
+        enough = _can_alarm(counts, phase.shares, rule.planned_segment_units, rule.alpha, level)
+        segments[name] = _read(
+            name, counts, phase.shares, (p[name], adjusted[name]), rule.alpha, can_alarm=enough
         )
-        for name, counts in phase.segments.items()
-    }
     whole = min(
-        _p_now(phase.name, phase.counts, shares, rule.planned_units, rule.alpha),
+        _p_now(phase.name, phase.counts, phase.shares, rule.planned_units, rule.alpha),
         1.0 if earlier is None else earlier.phase.p,
     )
+    enough = _can_alarm(phase.counts, phase.shares, rule.planned_units, rule.alpha, rule.alpha)
     reading = _read(
-        phase.name,
-        phase.counts,
-        shares,
-        p=(whole, whole),
-        alpha=rule.alpha,
-        can_alarm=_can_alarm(phase.counts, shares, rule.planned_units, rule.alpha, rule.alpha),
+        phase.name, phase.counts, phase.shares, (whole, whole), rule.alpha, can_alarm=enough
     )
     return PhaseReport(phase=reading, segments=segments)
+
+
+def _log_e(
+    counts: Sequence[float] | Floats, shares: Mapping[str, float], planned: int, alpha: float
+) -> Floats:
+    return log_e_value(
+        counts,
+        shares=list(shares.values()),
+        concentration=concentration_for(planned, arms=len(shares), alpha=alpha),
+    )
 
 
 def _p_now(
@@ -151,63 +153,51 @@ def _p_now(
             f"{name!r} counts the arms {sorted(counts)!r} and the phase shares among "
             f"{sorted(shares)!r}; count every arm, with 0 where it has no unit"
         )
-    log_e = log_e_value(
-        [counts[arm] for arm in shares],
-        shares=list(shares.values()),
-        concentration=concentration_for(planned, arms=len(shares), alpha=alpha),
-    )
+    log_e = _log_e([counts[arm] for arm in shares], shares, planned, alpha)
     return float(np.exp(-max(float(log_e), 0.0)))
 
 
 def _can_alarm(
-    counts: Mapping[str, int],
-    shares: Mapping[str, float],
-    planned: int,
-    alpha: float,
-    level: float,
+    counts: Mapping[str, int], shares: Mapping[str, float], planned: int, alpha: float, level: float
 ) -> bool:
     """Whether so many units would show it if any one arm had got none of them."""
     wanted = np.asarray(list(shares.values()))
     others = np.where(np.eye(wanted.size, dtype=bool), 0.0, wanted)
     lost = sum(counts.values()) * others / others.sum(axis=-1, keepdims=True)
-    log_e = log_e_value(
-        lost, shares=wanted, concentration=concentration_for(planned, arms=len(shares), alpha=alpha)
-    )
-    return bool(log_e.min() >= -np.log(level))
+    return bool(_log_e(lost, shares, planned, alpha).min() >= -np.log(level))
 
 
 def _read(
     name: str,
     counts: Mapping[str, int],
     shares: Mapping[str, float],
-    *,
     p: tuple[float, float],
     alpha: float,
+    *,
     can_alarm: bool,
 ) -> RatioReading:
+    own_p, adjusted_p = p
     units = sum(counts.values())
-    if p[1] <= alpha:
-        reading: Reading = "alarm"
+    reading: Reading = "alarm" if adjusted_p <= alpha else "ok" if can_alarm else "too_few"
+    if reading == "alarm":
         arm = max(shares, key=lambda each: abs(counts[each] - shares[each] * units))
-        seen = counts[arm] / max(units, 1)
         sentence = (
-            f"{name}: {arm} has {seen:.1%} of {units:,} units instead of {shares[arm]:.1%}; chance "
-            f"does that in at most one of {1 / max(p[1], 1e-12):,.0f} experiments, however often "
-            "one looks. Something loses or misplaces traffic: find it before reading any result."
+            f"{name}: {arm} has {counts[arm] / max(units, 1):.2%} of {units:,} units now, meant "
+            f"are {shares[arm]:.2%}; shares as far off as were seen come by chance in at most one "
+            f"of {1 / max(adjusted_p, 1e-12):,.0f} experiments, however often one looks. Something "
+            "loses or misplaces traffic: mend it and start a new phase before reading any result."
         )
-    elif can_alarm:
-        reading = "ok"
+    elif reading == "ok":
         sentence = f"{name}: the shares of {units:,} units are as intended, as far as chance goes."
     else:
-        reading = "too_few"
         sentence = (
             f"{name}: {units:,} units are too few to tell, even if an arm got none. Wait for more."
         )
     return RatioReading(
         name=name,
         counts=dict(counts),
-        p=p[0],
-        adjusted_p=p[1],
+        p=own_p,
+        adjusted_p=adjusted_p,
         reading=reading,
         sentence=sentence,
     )

@@ -35,7 +35,7 @@ def test_reads_ok_alarm_and_too_few():
         "watch": "too_few",
     }
     assert found.alarm
-    assert "45.0% of 20,000 units instead of 50.0%" in found.segments["app"].sentence
+    assert "45.00% of 20,000 units now, meant are 50.00%" in found.segments["app"].sentence
     assert "Wait for more" in found.segments["watch"].sentence
 
 
@@ -72,21 +72,21 @@ def test_any_number_of_arms():
     uneven = PhaseCounts("three", shares, {"control": 5_000, "a": 3_400, "b": 1_600})
     found = phase_report(uneven, RULE).phase
     assert found.reading == "alarm"
-    assert "a has 34.0%" in found.sentence or "b has 16.0%" in found.sentence
+    assert "a has 34.00%" in found.sentence or "b has 16.00%" in found.sentence
 
 
-def test_twenty_segments_looked_at_twenty_times_keep_the_level():
-    """500 phases as intended at alpha 5%: some segment alarms at some look in fewer than 5%."""
+def test_twenty_segments_looked_at_six_times_keep_the_level():
+    """300 phases as intended at alpha 5%: some segment alarms at some look in fewer than 5%."""
     random, rule, alarms = np.random.default_rng(8), RatioRule(alpha=0.05), 0
     rule = rule.model_copy(update={"planned_segment_units": 500})
-    for _ in range(500):
+    for _ in range(300):
         counts = np.cumsum(random.binomial(50, 0.5, size=(6, 20)), axis=0)
         earlier = None
         for look, row in enumerate(counts, start=1):
             segments = {f"s{i}": (int(n), 50 * look - int(n)) for i, n in enumerate(row)}
             earlier = phase_report(counted(0, 0, **segments), rule, earlier=earlier)
         alarms += earlier.alarm
-    assert alarms / 500 <= 0.05
+    assert alarms / 300 <= 0.05
 
 
 def test_bad_input_is_refused():
