@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import optimize, stats
+from scipy import optimize
 
 from data.errors import ExperimentError
 from serving.experiments.statistics import (
@@ -10,7 +10,6 @@ from serving.experiments.statistics import (
     confidence_sequence,
     paired_bootstrap,
     pseudo_outcomes,
-    sample_ratio_p,
     welch,
 )
 
@@ -167,18 +166,6 @@ def test_rewards_out_of_range_are_refused(reward):
 def test_an_arm_without_a_share_is_refused(share):
     with pytest.raises(ExperimentError, match="share"):
         pseudo_outcomes(np.array([True]), np.array([1.0]), challenger_share=share)
-
-
-def test_sample_ratio_against_scipy_and_across_the_switch():
-    assert sample_ratio_p(60, 100, challenger_share=0.5) == pytest.approx(
-        stats.binomtest(60, 100, 0.5).pvalue
-    )
-    assert sample_ratio_p(50, 100, challenger_share=0.5) == 1.0
-    exact = stats.binomtest(100_700, 200_000, 0.5).pvalue
-    assert sample_ratio_p(100_700, 200_000, challenger_share=0.5) == pytest.approx(exact, rel=0.02)
-    assert sample_ratio_p(400, 1_000, challenger_share=0.5) < 1e-9
-    with pytest.raises(ExperimentError, match="not a count"):
-        sample_ratio_p(0, 0, challenger_share=0.5)
 
 
 def test_welch_and_the_sequence_agree_on_the_estimate_and_welch_is_narrower():

@@ -145,10 +145,21 @@ def test_no_unit_is_no_evidence_and_no_look_no_sequence():
     assert none.p.shape == (0,)
 
 
-def test_the_fixed_look_of_two_arms_is_binomial_and_of_more_chi_square():
+def test_sample_ratio_against_scipy_and_across_the_switch():
     assert sample_ratio_p(60, 100, challenger_share=0.5) == pytest.approx(
         stats.binomtest(60, 100, 0.5).pvalue
     )
+    assert sample_ratio_p(50, 100, challenger_share=0.5) == 1.0
+    exact = stats.binomtest(100_700, 200_000, 0.5).pvalue
+    assert sample_ratio_p(100_700, 200_000, challenger_share=0.5) == pytest.approx(exact, rel=0.02)
+    assert sample_ratio_p(400, 1_000, challenger_share=0.5) < 1e-9
+    with pytest.raises(ExperimentError, match="not a count"):
+        sample_ratio_p(0, 0, challenger_share=0.5)
+    with pytest.raises(ExperimentError, match="share"):
+        sample_ratio_p(1, 2, challenger_share=1.0)
+
+
+def test_the_fixed_look_of_two_arms_is_binomial_and_of_more_chi_square():
     assert fixed_look_p((40, 60), shares=HALF) == sample_ratio_p(60, 100, challenger_share=0.5)
     # Mendel's peas (1866) at 9 : 3 : 3 : 1, as in many textbooks: chi-square 0.4700, p 0.9254.
     p = fixed_look_p((315, 108, 101, 32), shares=np.array([9, 3, 3, 1]) / 16)
