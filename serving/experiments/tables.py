@@ -1,4 +1,8 @@
-"""The two tables of the experiment store, and how each database is opened so that it keeps them."""
+"""The tables of the experiment store, and how each database is opened so that it keeps them.
+
+exposures, outcomes                       what was answered to whom, and how it turned out
+experiment_versions, experiment_events    what was agreed, and what was done since
+"""
 
 from pathlib import Path
 from typing import Any, Final
@@ -43,6 +47,26 @@ outcomes = sa.Table(
     sa.Column("label", sa.JSON(none_as_null=True), nullable=True),
     sa.Column("created_at_us", sa.BigInteger, nullable=False),
     sa.Index("outcomes_by_request", "request_id", "item"),
+)
+experiment_versions = sa.Table(
+    "experiment_versions",
+    metadata,
+    sa.Column("name", sa.String(63), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("specification", sa.JSON, nullable=False),
+    sa.Column("created_at_us", sa.BigInteger, nullable=False),
+)
+# An event's number is one more than the last one's: of two processes that write at once, the
+# primary key lets one through.
+experiment_events = sa.Table(
+    "experiment_events",
+    metadata,
+    sa.Column("name", sa.String(63), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("event", sa.JSON, nullable=False),
+    sa.Column("created_at_us", sa.BigInteger, nullable=False),
 )
 
 
