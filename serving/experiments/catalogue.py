@@ -1,9 +1,8 @@
 """The catalogue of experiments: every version that was agreed, and every event since, in SQL.
 
-Nothing is ever changed or deleted. A version may follow another until the experiment begins; from
-then on the one that began is the experiment. An event is written only if it is allowed and nobody
-wrote another meanwhile, so however many gateways, schedules and people act at once, there is one
-history.
+Nothing is ever changed or deleted. A version may follow another until the experiment begins.
+Whoever writes does so alone, and an event is written only if it is allowed: however many gateways,
+schedules and people act at once, there is one history.
 """
 
 import time
@@ -16,9 +15,10 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 
 from data.errors import ExperimentError
-from serving.experiments.lifecycle import Event, Lifecycle
+from serving.experiments.lifecycle import ENDED, Event, Lifecycle
 from serving.experiments.specification import ExperimentSpecification, specification_of
 from serving.experiments.tables import (
+    act_alone,
     cause,
     connect,
     create_tables,
@@ -86,9 +86,16 @@ class Catalogue:
         """
         name = specification.name
         with self._reported(f"keep experiment {name!r} in"), self._engine.begin() as connection:
+            act_alone(connection)
             rows = _versions(connection, name)
             if rows and rows[-1].digest == specification.digest:
                 return self._found(connection, name)
+            begun = _events(connection, name)
+            if begun:
+                raise ExperimentError(
+                    f"experiment {name!r} began with version {begun[0].version!r} and cannot "
+                    "change any more; abandon it, and agree the new one under another name"
+                )
             version = rows[-1].version + 1 if rows else 1
             connection.execute(
                 experiment_versions.insert().values(
@@ -99,13 +106,7 @@ class Catalogue:
                     created_at_us=self._now_us(),
                 )
             )
-            kept = self._found(connection, name)
-            if kept.version != version:  # nothing is written: the error ends the transaction
-                raise ExperimentError(
-                    f"experiment {name!r} began with version {kept.version!r} and cannot change "
-                    "any more; abandon it, and agree the new one under another name"
-                )
-            return kept
+            return self._found(connection, name)
 
     def get(self, name: str) -> Entry:
         """An experiment: the version that began, or the last one that was agreed.
@@ -139,25 +140,28 @@ class Catalogue:
                 refused. Nothing is written then.
         """
         with self._reported(f"act on experiment {name!r} in"), self._engine.begin() as connection:
+            act_alone(connection)
             entry = self._found(connection, name)
             seen = entry.lifecycle.events
             if after is not None and after != seen:
-                raise _overtaken(name, after, seen)
-            entry.lifecycle.after(event)  # refuses what is not allowed
-            last_us = entry.history[-1].at_us if entry.history else entry.created_at_us
-            try:
-                connection.execute(
-                    experiment_events.insert().values(
-                        name=name,
-                        number=seen + 1,
-                        version=entry.version,
-                        event=event.model_dump(mode="json"),
-                        # A clock that was set back must not turn the history around.
-                        created_at_us=max(self._now_us(), last_us),
-                    )
+                raise ExperimentError(
+                    f"experiment {name!r} had {after!r} events when this was decided and has "
+                    f"{seen!r} now: somebody acted meanwhile; look again, then decide"
                 )
-            except sa.exc.IntegrityError as error:
-                raise _overtaken(name, seen, seen + 1) from error
+            after_it = entry.lifecycle.after(event)  # refuses what is not allowed
+            if event.action == "start":
+                self._check_layer(connection, after_it.specification)
+            last_us = entry.history[-1].at_us if entry.history else entry.created_at_us
+            connection.execute(
+                experiment_events.insert().values(
+                    name=name,
+                    number=seen + 1,
+                    version=entry.version,
+                    event=event.model_dump(mode="json"),
+                    # A clock that was set back must not turn the history around.
+                    created_at_us=max(self._now_us(), last_us),
+                )
+            )
             return self._found(connection, name)
 
     def close(self) -> None:
@@ -172,10 +176,23 @@ class Catalogue:
             raise ExperimentError(
                 f"there is no experiment {name!r} in {self.name!r}; it knows {names!r}"
             )
-        events = _events(connection, name)
-        # What began is the experiment, even if another version came in at the same moment.
-        version = events[0].version if events else versions[-1].version
-        return _entry(next(row for row in versions if row.version == version), events)
+        return _entry(versions[-1], _events(connection, name))
+
+    def _check_layer(self, connection: sa.Connection, starts: ExperimentSpecification) -> None:
+        place = starts.layer
+        if place is None:
+            return
+        names = sa.select(experiment_events.c.name).distinct().order_by("name")
+        for name in connection.execute(names).scalars():
+            other = self._found(connection, name).lifecycle
+            owned = other.specification.layer
+            if other.state in ENDED or owned is None or not place.overlaps(owned):
+                continue
+            raise ExperimentError(
+                f"layer {place.name!r}: {starts.name!r} would own buckets {place.start!r} to "
+                f"{place.stop!r}, and {name!r}, which is {other.state!r}, owns {owned.start!r} to "
+                f"{owned.stop!r}; give one of them other buckets, or end {name!r}"
+            )
 
     @contextmanager
     def _reported(self, doing: str) -> Iterator[None]:
@@ -186,13 +203,6 @@ class Catalogue:
                 f"cannot {doing} the store {self.name!r}: {cause(error)}; check that the database "
                 "is up and its disk has room, then try again"
             ) from error
-
-
-def _overtaken(name: str, seen: int, now: int) -> ExperimentError:
-    return ExperimentError(
-        f"experiment {name!r} had {seen!r} events when this was decided and has {now!r} now: "
-        "somebody acted meanwhile; look again, then decide"
-    )
 
 
 def _versions(connection: sa.Connection, name: str) -> list[sa.Row[Any]]:

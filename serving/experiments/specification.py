@@ -5,6 +5,7 @@
     metrics                      one primary, which decides; guardrails, which roll back; signals
     phases                       shadow, canary, A/B: how much of the traffic, and until when
     stopping                     the level, and when to give up
+    layer, holdout, overrides    which units it may meet, and what some of them always meet
 
 Everything that can be wrong is said at once (data/settings.py). What it says is its digest, so an
 experiment that was changed after it began is another one.
@@ -27,7 +28,9 @@ from pydantic import (
 from data.errors import ExperimentError, SettingsError
 from data.manifest import canonical_digest
 from data.settings import check_settings, parse_settings
-from serving.deployment import BUCKETS, Share
+from serving.deployment import BUCKETS, Digest, Share
+from serving.experiments.allocation import Allocation, ArmShare, Holdout, Layer, Namespace
+from serving.experiments.buckets import BucketRange
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 """Lower-case letters, digits and hyphens: it stands in paths, tags and addresses."""
@@ -137,6 +140,24 @@ class SplitPhase(_Phase):
         return self
 
 
+class LayerPlace(_Frozen):
+    """The part of a layer that an experiment owns: no unit meets two experiments of one layer."""
+
+    name: Name
+    start: int = Field(ge=0, lt=BUCKETS, description="The first bucket of it.")
+    stop: int = Field(gt=0, le=BUCKETS, description="The first bucket that is not its own.")
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.start >= self.stop:
+            raise ValueError(f"start={self.start!r} is not before stop={self.stop!r}")
+        return self
+
+    def overlaps(self, other: "LayerPlace") -> bool:
+        """Whether a bucket would have two owners."""
+        return self.name == other.name and self.start < other.stop and other.start < self.stop
+
+
 Phase = Annotated[ShadowPhase | SplitPhase, Field(discriminator="kind")]
 
 
@@ -178,6 +199,13 @@ class ExperimentSpecification(_Frozen):
     metrics: MetricGoals
     phases: Annotated[tuple[Phase, ...], Field(min_length=1), AfterValidator(_in_order)]
     stopping: Stopping = Stopping()
+    layer: LayerPlace | None = None
+    holdout: Share = Field(
+        default=0.0, lt=1.0, description="Of all units, that meet no experiment at all."
+    )
+    overrides: dict[Digest, Name] = Field(
+        default={}, description="Hashed unit → the arm that it always meets, as testers do."
+    )
 
     @model_validator(mode="after")
     def _arms_differ(self) -> Self:
@@ -192,6 +220,13 @@ class ExperimentSpecification(_Frozen):
                         f"arms {other.name!r} and {arm.name!r} are the same model ({arm.model!r}), "
                         "prompt and parameters, so there is nothing to compare; change one"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _overrides_name_arms(self) -> Self:
+        strange = sorted(set(self.overrides.values()) - {arm.name for arm in self.arms})
+        if strange:
+            raise ValueError(f"overrides name {strange!r}, which are no arms")
         return self
 
     @model_validator(mode="after")
@@ -224,6 +259,27 @@ class ExperimentSpecification(_Frozen):
         raise ExperimentError(
             f"experiment {self.name!r} has no arm {name!r}; it has "
             f"{[arm.name for arm in self.arms]!r}"
+        )
+
+    def dealt(self, phase: SplitPhase) -> Allocation:
+        """By what a phase's units are dealt: the control's buckets are the lowest.
+
+        The seed is the experiment's name in every phase, so of two arms the second keeps its units
+        while its share grows.
+        """
+        layer = None
+        if self.layer is not None:
+            place = BucketRange(self.layer.start, self.layer.stop)
+            namespace = Namespace(experiment_id=self.name, buckets=(place,))
+            layer = Layer(seed=f"layer:{self.layer.name}", namespaces=(namespace,))
+        return Allocation(
+            experiment_id=self.name,
+            seed=self.name,
+            arms=tuple(ArmShare(arm.name, phase.allocation[arm.name]) for arm in self.arms),
+            coverage=phase.coverage,
+            layer=layer,
+            holdout=Holdout(seed="holdout:", share=self.holdout) if self.holdout else None,
+            overrides=self.overrides,
         )
 
     def check_allocation(self, allocation: Collection[str]) -> None:

@@ -17,7 +17,9 @@ from data.errors import ExperimentError
 
 _BUSY_TIMEOUT_S: Final = 10
 _SCHEMA_LOCK: Final = 715_517
-"""Any number: what processes that make the tables at once agree on in PostgreSQL."""
+_CATALOGUE_LOCK: Final = 715_518
+"""Any numbers: what processes that make the tables, or act on experiments, at once agree on in
+PostgreSQL."""
 
 metadata = sa.MetaData()
 exposures = sa.Table(
@@ -57,8 +59,6 @@ experiment_versions = sa.Table(
     sa.Column("specification", sa.JSON, nullable=False),
     sa.Column("created_at_us", sa.BigInteger, nullable=False),
 )
-# An event's number is one more than the last one's: of two processes that write at once, the
-# primary key lets one through.
 experiment_events = sa.Table(
     "experiment_events",
     metadata,
@@ -121,6 +121,18 @@ def insert_or_ignore(engine: sa.Engine, table: sa.Table) -> sa.Insert:
     if engine.dialect.name == "postgresql":
         return postgresql.insert(table).on_conflict_do_nothing(index_elements=["event_id"])
     return sqlite.insert(table).on_conflict_do_nothing(index_elements=["event_id"])
+
+
+def act_alone(connection: sa.Connection) -> None:
+    """Let no other process act on experiments before this transaction has ended.
+
+    Called first in it: what is read from here on is still true when it commits.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CATALOGUE_LOCK)))
+    else:
+        # The driver begins a transaction only at the first row that is written.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def cause(error: Exception) -> str:

@@ -26,8 +26,8 @@ def event(action: Action, by: str = "tester") -> Event:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/experiments.db"
+def url(store_url: str) -> str:
+    return store_url
 
 
 @pytest.fixture
@@ -109,6 +109,47 @@ def test_who_saw_an_older_state_is_told(catalogue: Catalogue, agreed: Agreed) ->
         catalogue.record("sentiment-int8", event("abandon"), after=0)
 
 
+def test_two_that_run_never_own_the_same_units(catalogue: Catalogue, agreed: Agreed) -> None:
+    def put(name: str, start: int, stop: int, layer: str = "sentiment") -> None:
+        place = {"name": layer, "start": start, "stop": stop}
+        catalogue.put(of(agreed({"name": name, "layer": place})))
+
+    put("one", 0, 5_000)
+    put("two", 4_999, 10_000)
+    put("three", 5_000, 10_000)
+    put("elsewhere", 0, 10_000, layer="search")
+    catalogue.record("one", event("start"))
+    with pytest.raises(ExperimentError, match=r"'two' would own .*'one', which is 'running'"):
+        catalogue.record("two", event("start"))
+    catalogue.record("three", event("start"))
+    catalogue.record("elsewhere", event("start"))
+    for name in ("one", "three"):
+        catalogue.record(name, event("roll_back"))
+    assert catalogue.record("two", event("start")).lifecycle.state == "running"
+
+
+def test_of_two_that_begin_at_once_in_one_layer_one_does(
+    catalogue: Catalogue, url: str, agreed: Agreed
+) -> None:
+    place = {"name": "sentiment", "start": 0, "stop": 10_000}
+    for number in range(8):
+        catalogue.put(of(agreed({"name": f"experiment-{number}", "layer": place})))
+
+    def begin(number: int) -> bool:
+        mine = Catalogue(url)
+        try:
+            mine.record(f"experiment-{number}", event("start"))
+        except ExperimentError:
+            return False
+        else:
+            return True
+        finally:
+            mine.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(begin, range(8))) == 1
+
+
 def test_a_clock_that_is_set_back_does_not_turn_history_around(url: str, agreed: Agreed) -> None:
     times = iter([5_000_000, 9_000_000, 1_000_000, 7_000_000])
     catalogue = Catalogue(url, now_us=lambda: next(times))
@@ -165,9 +206,7 @@ def test_a_store_that_is_gone_is_named(
         Catalogue(f"sqlite:///{tmp_path}/text.db")
     with sa.create_engine(url).begin() as connection:
         experiment_events.drop(connection)
-    for act in (
-        lambda: catalogue.get("sentiment-int8"),
-        lambda: catalogue.record("sentiment-int8", event("start")),
-    ):
-        with pytest.raises(ExperimentError, match="no such table"):
-            act()
+    with pytest.raises(ExperimentError, match="no such table"):
+        catalogue.get("sentiment-int8")
+    with pytest.raises(ExperimentError, match="no such table"):
+        catalogue.record("sentiment-int8", event("start"))

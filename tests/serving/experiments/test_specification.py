@@ -8,8 +8,10 @@ import pytest
 import yaml
 
 from data.errors import ExperimentError, SettingsError
+from serving.experiments.assignment import assign, unit_hash
 from serving.experiments.specification import (
     ExperimentSpecification,
+    SplitPhase,
     read_specification,
     specification_of,
 )
@@ -67,6 +69,11 @@ def test_the_digest_does_not_depend_on_how_it_was_written(agreed: Agreed) -> Non
         ({"phases.2.kind": "canary"}, "end with the one 'ab'"),
         ({"stopping": {"alpha": 0.0}}, "stopping.alpha=0.0"),
         ({"stoping": {}}, "stoping"),
+        ({"layer": {"name": "sentiment", "start": 5000, "stop": 5000}}, "start=5000 is not before"),
+        ({"layer": {"name": "sentiment", "start": 0, "stop": 10001}}, "layer.stop=10001"),
+        ({"holdout": 1.0}, "holdout=1.0"),
+        ({"overrides": {"user-7": "int8"}}, "overrides"),
+        ({"overrides": {"0" * 64: "fp4"}}, "'fp4'.*no arms"),
     ],
 )
 def test_what_is_wrong_is_named(agreed: Agreed, changes: dict[str, Any], words: str) -> None:
@@ -115,3 +122,26 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 def test_a_strange_arm_is_named(agreed: Agreed) -> None:
     with pytest.raises(ExperimentError, match=r"no arm 'fp4'; it has \['float', 'int8'\]"):
         read(agreed()).arm("fp4")
+
+
+def test_units_are_dealt_as_it_says(agreed: Agreed) -> None:
+    tester, layer = "f" * 64, {"name": "sentiment", "start": 0, "stop": 6_000}
+    said = read(agreed({"layer": layer, "holdout": 0.1, "overrides": {tester: "int8"}}))
+    canary, comparison = said.phases[1:]
+    assert isinstance(canary, SplitPhase)
+    assert isinstance(comparison, SplitPhase)
+    units = [unit_hash("a salt", f"user-{number}") for number in range(20_000)]
+
+    small, large = (
+        [assign(said.dealt(phase), unit) for unit in units] for phase in (canary, comparison)
+    )
+
+    met = [each for each in large if each.arm is not None]
+    assert len(met) / len(units) == pytest.approx(0.9 * 0.6, abs=0.02)
+    assert sum(each.arm == "int8" for each in met) / len(met) == pytest.approx(0.5, abs=0.02)
+    assert all(
+        after.arm == "int8"
+        for before, after in zip(small, large, strict=True)
+        if before.arm == "int8"
+    )
+    assert assign(said.dealt(canary), tester).why == "override"
