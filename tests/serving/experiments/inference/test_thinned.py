@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import ExperimentError
-from serving.experiments.statistics import confidence_sequence
-from serving.experiments.thinned import thinned_sequence
+from serving.experiments.inference.sequences import confidence_sequence
+from serving.experiments.inference.thinned import thinned_sequence
 
 RULE = {"challenger_share": 0.3, "alpha": 0.05, "tuned_for_units": 500, "burn_in": 30}
 
@@ -16,12 +16,19 @@ def traffic(units, seed=3):
 
 
 @settings(max_examples=40, deadline=None)
-@given(units=st.integers(1, 700), at_once=st.integers(1, 800), data=st.data())
-def test_every_figure_is_that_of_the_whole_sequence(units, at_once, data):
+@given(
+    units=st.integers(1, 700),
+    at_once=st.integers(1, 800),
+    alternative=st.sampled_from(["two-sided", "greater", "less"]),
+    outcome_range=st.sampled_from([(0.0, 1.0), (-3.0, 2.0)]),
+    min_effective=st.sampled_from([0.0, 20.0]),
+    data=st.data(),
+)
+def test_every_figure_is_that_of_the_whole_sequence(units, at_once, data, **named):
     challenger, reward = traffic(units)
     looks = np.array(sorted(data.draw(st.sets(st.integers(1, units)))), dtype=np.int64)
-    whole = confidence_sequence(challenger, reward, **RULE)
-    found = thinned_sequence(challenger, reward, looks, **RULE, units_at_once=at_once)
+    whole = confidence_sequence(challenger, reward, **RULE, **named)
+    found = thinned_sequence(challenger, reward, looks, **RULE, **named, units_at_once=at_once)
     assert found.n.tolist() == looks.tolist()
     for name in ("estimate", "low", "high"):
         np.testing.assert_array_equal(getattr(found, name), getattr(whole, name)[looks - 1])
