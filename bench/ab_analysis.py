@@ -18,7 +18,7 @@ from typing import Final
 
 import orjson
 
-from bench.ab_archive import deployment, make
+from bench.ab_archive import ROOT, deployment, make
 from bench.ab_figures import AbFigure
 from serving.experiments.archive_units import units_of_archive
 from serving.experiments.verdict import DecisionRule, decide
@@ -49,6 +49,7 @@ def measure(say: Callable[[str], None], exposures: int = EXPOSURES) -> dict[str,
     found = json.loads(
         subprocess.run(
             [sys.executable, "-m", "bench.ab_analysis", str(folder)],
+            cwd=ROOT,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             check=True,

@@ -31,7 +31,8 @@ from serving.experiments.archive_files import (
     write_whole,
 )
 
-HOME: Final = Path("var/bench/ab")
+ROOT: Final = Path(__file__).resolve().parent.parent
+HOME: Final = ROOT / "var" / "bench" / "ab"
 EXPERIMENT: Final = "ten-million"
 SHARE: Final = 0.5
 LIFT: Final = 0.002

@@ -29,6 +29,8 @@ from serving.experiments.hashes import EVENT_BYTES, UNIT_BYTES, Hashes, grouped,
 Ints = NDArray[np.int64]
 _NOT_FOUND: Final = -1
 _ARMS_AT_MOST: Final = 255
+_ROWS_AT_MOST: Final = (1 << 31) - 1
+"""Places of exposures are held in 32 bits."""
 
 
 @dataclass
@@ -79,8 +81,17 @@ def archives_in(folder: Path) -> list[Archive]:
 def read_exposures(
     archives: Sequence[Archive], experiment_id: str, deployment_id: str
 ) -> Exposures:
-    """The exposures of a deployment, in the order of the files."""
+    """The exposures of a deployment, in the order of the files.
+
+    Raises:
+        ExperimentError: a file cannot be read, or there are too many rows.
+    """
     most = sum(archive.exposures for archive in archives)
+    if most > _ROWS_AT_MOST:
+        raise ExperimentError(
+            f"the archives hold {most!r} exposures, and {_ROWS_AT_MOST!r} are read together; name "
+            "a folder with fewer of them"
+        )
     shown = Exposures(
         event_id=np.empty(most, dtype=f"V{EVENT_BYTES}"),
         unit=np.empty(most, dtype=f"V{UNIT_BYTES}"),

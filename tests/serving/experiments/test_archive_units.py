@@ -163,6 +163,15 @@ def test_no_archive_and_an_altered_one_are_refused(tmp_path):
         units_of_archive(tmp_path / "out", "e", "d")
 
 
+def test_more_rows_than_places_are_refused_before_any_is_read(tmp_path, monkeypatch):
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    fill(url, [], [])
+    archive = dataclasses.replace(export(url, tmp_path / "out"), exposures=1 << 31)
+    monkeypatch.setattr("serving.experiments.archive_units.archives_in", lambda _: [archive])
+    with pytest.raises(ExperimentError, match="2147483648 exposures"):
+        units_of_archive(tmp_path / "out", "e", "d")
+
+
 def test_event_ids_that_begin_alike_are_told_apart(tmp_path, monkeypatch):
     """Real event ids are SHA-256 and do not; a file may say anything."""
     url = f"sqlite:///{tmp_path / 'store.db'}"

@@ -1,4 +1,6 @@
+import errno
 import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -133,6 +135,27 @@ def test_an_outcome_that_comes_while_its_exposure_leaves_is_archived_later(
     assert orphan["exposure_event_id"].hex() == exposure_event_id("request-1", 0)
     assert (orphan["event_key"], orphan["reward"]) == ("late", 0.5)
     assert store.counts() == {"exposures": 0, "outcomes": 0}
+
+
+def test_a_disk_that_is_full_loses_nothing_and_leaves_nothing_in_the_way(
+    store, url, tmp_path, monkeypatch
+):
+    store.write([shown(1), shown(2)], [said(1)])
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr("serving.experiments.archive_files.write_manifest", refuse)
+        with pytest.raises(ExperimentError, match="No space left"):
+            retain(url, tmp_path / "out", older_than_days=30, now_us=NOW)
+    assert store.counts() == {"exposures": 2, "outcomes": 1}
+    (archive,) = retain(url, tmp_path / "out", older_than_days=30, now_us=NOW)
+    assert (archive.exposures, archive.outcomes) == (2, 1)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        ".lock",
+        archive.folder.name,
+    ]
 
 
 def test_a_request_id_that_is_used_again_meanwhile_is_not_taken_for_the_old_one(
