@@ -1,0 +1,1 @@
+"""The arithmetic of comparisons: sequences, sample ratios, variance, plans."""

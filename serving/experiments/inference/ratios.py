@@ -1,0 +1,227 @@
+"""Ratio metrics of units that hold many events: right answers ÷ answers, clicks ÷ sessions.
+
+In: per unit the sum of the numerator and of the denominator. Out: for one look, or looks by
+``anytime_difference``, each arm's ratio with its delta-method standard error (Deng, Knoblich, Lu,
+"Applying the delta method in metric analytics", KDD 2018, section 3), so that a user's many answers
+count as one draw; for a sequence over units, one value per unit (Budylin, Drutsa, Katsev, Tsoy,
+"Consistent transformation of ratio metrics for efficient online controlled experiments", WSDM
+2018), numerator - ratio * denominator, whose mean differs between arms as the ratio does.
+
+What the values per unit guarantee. Let ``ratio`` be r, fixed before the experiment. Then the
+sequence holds for mean(numerator) - r * mean(denominator), challenger minus champion, without any
+further approximation. That is the difference of the ratios times the challenger's mean denominator
+where r is the champion's true ratio (so sign and zero are the ratio's), or where the arms have the
+same mean denominator. Where neither holds, as when the challenger makes people send more texts and
+r is off by e, the values differ by e * the difference of the mean denominators though the ratios
+do not. ``running_linearised`` takes r from the champion's earlier units, so that e vanishes as
+units come; where the arms are alike in every way its level is kept from the first unit.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.errors import ExperimentError
+from serving.experiments.inference.intervals import (
+    ArmEstimate,
+    Arms,
+    Flags,
+    Floats,
+    check_units,
+    mean_of,
+)
+
+_SPARSE: Final = 4
+"""Numbers of units beyond so many per event are renumbered instead of counted out."""
+
+
+def unit_sums(unit: NDArray[np.integer], *values: Floats) -> tuple[Floats, ...]:
+    """The number of events of each unit, then the sum of each of ``values`` over them.
+
+    Args:
+        unit: (events,) the number of each event's unit, 0 or more, such as ``np.unique``'s inverse.
+        values: (events,) arrays to add up.
+
+    Returns:
+        (units,) arrays, by rising number, of the units that have an event.
+
+    Raises:
+        ExperimentError: a shape differs, or a unit's number is negative or no integer.
+    """
+    if unit.ndim != 1 or not np.issubdtype(unit.dtype, np.integer) or (unit < 0).any():
+        raise ExperimentError(
+            f"unit has shape {unit.shape!r} and type {unit.dtype!s}; give each event the number of "
+            "its unit, 0 or more"
+        )
+    for array in values:
+        if array.shape != unit.shape:
+            raise ExperimentError(
+                f"values of shape {array.shape!r} for {len(unit)} events; give one value per event"
+            )
+    if len(unit) and int(unit.max()) >= _SPARSE * len(unit):
+        unit = np.unique(unit, return_inverse=True)[1]
+    counts = np.bincount(unit)
+    present = counts > 0
+    sums: list[Floats] = [np.bincount(unit, weights=v)[present].astype(float) for v in values]
+    return (counts[present].astype(np.float64), *sums)
+
+
+def ratio_of(numerator: Floats, denominator: Floats) -> ArmEstimate:
+    """Sum of numerators ÷ sum of denominators over (units,), with its delta-method error."""
+    ratio, values = _influence(numerator, denominator)
+    return ArmEstimate(len(values), ratio, mean_of(values).standard_error)
+
+
+def ratio_arms(challenger: Flags, numerator: Floats, denominator: Floats) -> Arms:
+    """Both arms' ratio of sums.
+
+    Args:
+        challenger: (units,) True where the challenger answered.
+        numerator: (units,) each unit's sum, of any sign.
+        denominator: (units,) each unit's sum or count, 0 or more; some above 0 in each arm.
+
+    Raises:
+        ExperimentError: shapes differ, a value is not finite, a denominator is negative, or an
+            arm's are all zero, or it has fewer than two units.
+    """
+    check_units(challenger, numerator=numerator, denominator=denominator)
+    off = ~challenger
+    return Arms(
+        champion=ratio_of(numerator[off], denominator[off]),
+        challenger=ratio_of(numerator[challenger], denominator[challenger]),
+    )
+
+
+def adjusted_ratio_arms(
+    challenger: Flags,
+    numerator: Floats,
+    denominator: Floats,
+    *,
+    covariate_numerator: Floats,
+    covariate_denominator: Floats,
+) -> Arms:
+    """Both arms' ratio of sums, less what the same ratio before the experiment foretells (CUPED).
+
+    The coefficient is that of the linearised ratio on the linearised covariate, over both arms. A
+    unit that is new has zero in both covariates, and so takes no part in them. One covariate that
+    is no ratio has ones as its denominator.
+
+    Args:
+        challenger: (units,) True where the challenger answered.
+        numerator: (units,) each unit's sum during the experiment.
+        denominator: (units,) each unit's sum or count during the experiment.
+        covariate_numerator: (units,) each unit's sum before the experiment; 0 if it is new.
+        covariate_denominator: (units,) each unit's sum or count before it; 0 if it is new.
+
+    Raises:
+        ExperimentError: as ``ratio_arms``, of either ratio.
+    """
+    plain = {"numerator": numerator, "denominator": denominator}
+    before = {
+        "covariate_numerator": covariate_numerator,
+        "covariate_denominator": covariate_denominator,
+    }
+    check_units(challenger, **plain, **before)
+    _, values = _influence(*plain.values())
+    expected, covariates = _influence(*before.values())
+    spread = float(covariates @ covariates)
+    slope = float(values @ covariates) / spread if spread > 0.0 else 0.0
+    arms = []
+    for on in (~challenger, challenger):
+        ratio, rest = _influence(numerator[on], denominator[on])
+        earlier, known = _influence(covariate_numerator[on], covariate_denominator[on])
+        error = mean_of(rest - slope * known).standard_error
+        arms.append(ArmEstimate(len(rest), ratio - slope * (earlier - expected), error))
+    return Arms(champion=arms[0], challenger=arms[1])
+
+
+def linearised(
+    numerator: Floats, denominator: Floats, *, ratio: float, mean_denominator: float
+) -> Floats:
+    """One value per unit, (numerator - ratio * denominator) / mean_denominator.
+
+    Args:
+        numerator: (units,) each unit's sum.
+        denominator: (units,) each unit's sum or count.
+        ratio: the champion's, known before the experiment began, as from the month before.
+        mean_denominator: per unit, known before too; it only brings the values to the ratio's
+            scale, which is off by as much as this is off the challenger's mean.
+
+    Raises:
+        ExperimentError: a value is not finite, or the mean denominator is not above zero.
+    """
+    if not (np.isfinite(ratio) and np.isfinite(mean_denominator) and mean_denominator > 0.0):
+        raise ExperimentError(
+            f"ratio={ratio!r} and mean_denominator={mean_denominator!r}; give what was seen before "
+            "the experiment, a number and a number above zero"
+        )
+    _check_sums(numerator, denominator)
+    return np.asarray((numerator - ratio * denominator) / mean_denominator)
+
+
+def running_linearised(
+    challenger: Flags,
+    numerator: Floats,
+    denominator: Floats,
+    *,
+    planned_ratio: float,
+    planned_denominator: float,
+    prior_units: int = 100,
+) -> Floats:
+    """``linearised`` with the champion's ratio over the units before each, to run a sequence on.
+
+    A unit's ratio is settled before it comes, so its value is a fair draw given the past; the
+    module's docstring says of what, and what it leaves open.
+
+    Args:
+        challenger: (units,) True where the challenger answered, in order of arrival.
+        numerator: (units,) each unit's sum.
+        denominator: (units,) each unit's sum or count, 0 or more.
+        planned_ratio: the champion's, as known before the experiment.
+        planned_denominator: mean denominator per unit, as known before the experiment.
+        prior_units: units of the champion that the planned ratio counts for.
+
+    Raises:
+        ExperimentError: as ``linearised``, shapes differ, or prior_units is below one.
+    """
+    linearised(numerator, denominator, ratio=planned_ratio, mean_denominator=planned_denominator)
+    if challenger.shape != numerator.shape or prior_units < 1:
+        raise ExperimentError(
+            f"challenger has shape {challenger.shape!r} for {len(numerator)} units, and "
+            f"prior_units={prior_units!r}; give one flag per unit, and one prior unit or more"
+        )
+    prior = prior_units * planned_denominator
+    above = np.where(challenger, 0.0, numerator)
+    below = np.where(challenger, 0.0, denominator)
+    ratio = (planned_ratio * prior + np.cumsum(above) - above) / (prior + np.cumsum(below) - below)
+    return np.asarray((numerator - ratio * denominator) / planned_denominator)
+
+
+def _check_sums(numerator: Floats, denominator: Floats) -> None:
+    if numerator.shape != denominator.shape or numerator.ndim != 1:
+        raise ExperimentError(
+            f"numerator has shape {numerator.shape!r} and denominator {denominator.shape!r}; give "
+            "one of each per unit"
+        )
+    if not (np.isfinite(numerator).all() and np.isfinite(denominator).all()):
+        raise ExperimentError(
+            "a numerator or denominator is not finite; leave out units without an outcome"
+        )
+    if len(denominator) and denominator.min() < 0.0:
+        raise ExperimentError(
+            f"a denominator is {float(denominator.min())!r}; it counts something, so give 0 or more"
+        )
+
+
+def _influence(numerator: Floats, denominator: Floats) -> tuple[float, Floats]:
+    """The ratio of sums, and per unit what it moves the ratio by, times the number of units."""
+    _check_sums(numerator, denominator)
+    mean = float(denominator.mean()) if len(denominator) else 0.0
+    if mean <= 0.0:
+        raise ExperimentError(
+            f"all {len(denominator)} denominators of an arm are zero, so it has no ratio; wait for "
+            "its first event"
+        )
+    ratio = float(numerator.mean()) / mean
+    return ratio, (numerator - ratio * denominator) / mean
