@@ -1,20 +1,21 @@
 """Ratio metrics of units that hold many events: right answers ÷ answers, clicks ÷ sessions.
 
-In: per unit the sum of the numerator and of the denominator. Out: for one look, or looks by
-``anytime_difference``, each arm's ratio with its delta-method standard error (Deng, Knoblich, Lu,
-"Applying the delta method in metric analytics", KDD 2018, section 3), so that a user's many answers
-count as one draw; for a sequence over units, one value per unit (Budylin, Drutsa, Katsev, Tsoy,
-"Consistent transformation of ratio metrics for efficient online controlled experiments", WSDM
-2018), numerator - ratio * denominator, whose mean differs between arms as the ratio does.
+In: per unit the sum of the numerator and of the denominator. Out: each arm's ratio with its
+delta-method standard error (Deng, Knoblich, Lu, "Applying the delta method in metric analytics",
+KDD 2018, section 3), so that a user's many answers count as one draw, for ``difference`` (one look)
+or ``anytime_difference`` (any number of looks); the same interval after every unit; or one value
+per unit, numerator - ratio * denominator (Budylin, Drutsa, Katsev, Tsoy, "Consistent transformation
+of ratio metrics for efficient online controlled experiments", WSDM 2018).
 
-What the values per unit guarantee. Let ``ratio`` be r, fixed before the experiment. Then the
-sequence holds for mean(numerator) - r * mean(denominator), challenger minus champion, without any
-further approximation. That is the difference of the ratios times the challenger's mean denominator
-where r is the champion's true ratio (so sign and zero are the ratio's), or where the arms have the
-same mean denominator. Where neither holds, as when the challenger makes people send more texts and
-r is off by e, the values differ by e * the difference of the mean denominators though the ratios
-do not. ``running_linearised`` takes r from the champion's earlier units, so that e vanishes as
-units come; where the arms are alike in every way its level is kept from the first unit.
+What each promises. ``ratio_sequence`` and ``anytime_difference`` speak of the ratios themselves,
+whatever the denominators do, and are asymptotic: early looks promise nothing. ``linearised`` values
+run through any sequence of means, with its guarantee and with CUPED's guesses, but that speaks of
+mean(numerator) - r * mean(denominator), challenger minus champion, r being the ratio that was fixed
+beforehand. Its sign and its zero are the ratios' where r is the champion's true ratio, or where the
+arms have the same mean denominator. Where neither holds, as when the challenger makes people send
+more texts and r is off by e, it differs by e times the difference of the mean denominators though
+the ratios do not: check the denominators as a metric of their own. (r cannot be followed from the
+units seen so far: its error then enters every value alike, and the interval does not know.)
 """
 
 from typing import Final
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from data.errors import ExperimentError
 from serving.experiments.inference.intervals import (
+    LEAST_UNITS,
     ArmEstimate,
     Arms,
     Flags,
@@ -31,6 +33,7 @@ from serving.experiments.inference.intervals import (
     check_units,
     mean_of,
 )
+from serving.experiments.statistics import ConfidenceSequence, best_rho
 
 _SPARSE: Final = 4
 """Numbers of units beyond so many per event are renumbered instead of counted out."""
@@ -160,42 +163,57 @@ def linearised(
     return np.asarray((numerator - ratio * denominator) / mean_denominator)
 
 
-def running_linearised(
+def ratio_sequence(
     challenger: Flags,
     numerator: Floats,
     denominator: Floats,
     *,
-    planned_ratio: float,
-    planned_denominator: float,
-    prior_units: int = 100,
-) -> Floats:
-    """``linearised`` with the champion's ratio over the units before each, to run a sequence on.
-
-    A unit's ratio is settled before it comes, so its value is a fair draw given the past; the
-    module's docstring says of what, and what it leaves open.
+    alpha: float,
+    tuned_for_units: int,
+    burn_in: int,
+) -> ConfidenceSequence:
+    """``anytime_difference`` of the ratios after every unit, in one pass.
 
     Args:
         challenger: (units,) True where the challenger answered, in order of arrival.
-        numerator: (units,) each unit's sum.
+        numerator: (units,) each unit's sum, of any sign.
         denominator: (units,) each unit's sum or count, 0 or more.
-        planned_ratio: the champion's, as known before the experiment.
-        planned_denominator: mean denominator per unit, as known before the experiment.
-        prior_units: units of the champion that the planned ratio counts for.
+        alpha: 1 - the level of the whole sequence.
+        tuned_for_units: units of both arms at which the interval is narrowest; set beforehand.
+        burn_in: units that each arm must have before the interval says anything; 100 or more.
+
+    Returns:
+        The sequence; without ends (infinite) before the burn-in, its estimate NaN while an arm has
+        no ratio.
 
     Raises:
-        ExperimentError: as ``linearised``, shapes differ, or prior_units is below one.
+        ExperimentError: shapes differ, a value is not finite, a denominator is negative, alpha is
+            no level, or the burn-in is below two.
     """
-    linearised(numerator, denominator, ratio=planned_ratio, mean_denominator=planned_denominator)
-    if challenger.shape != numerator.shape or prior_units < 1:
+    _check_sums(numerator, denominator)
+    if challenger.shape != numerator.shape or challenger.dtype != np.bool_:
         raise ExperimentError(
-            f"challenger has shape {challenger.shape!r} for {len(numerator)} units, and "
-            f"prior_units={prior_units!r}; give one flag per unit, and one prior unit or more"
+            f"challenger has shape {challenger.shape!r} and type {challenger.dtype!s} for "
+            f"{len(numerator)} units; give True or False for each unit"
         )
-    prior = prior_units * planned_denominator
-    above = np.where(challenger, 0.0, numerator)
-    below = np.where(challenger, 0.0, denominator)
-    ratio = (planned_ratio * prior + np.cumsum(above) - above) / (prior + np.cumsum(below) - below)
-    return np.asarray((numerator - ratio * denominator) / planned_denominator)
+    if burn_in < LEAST_UNITS:
+        raise ExperimentError(f"burn_in={burn_in!r}; an arm's variance takes two units or more")
+    n = np.arange(1, len(numerator) + 1, dtype=np.int64)
+    x = n * best_rho(tuned_for_units, alpha) ** 2
+    ratios, variances, silent = [], [], np.zeros(len(n), dtype=np.bool_)
+    for on in (~challenger, challenger):
+        ratio, variance, units = _running_ratio(on, numerator, denominator)
+        ratios.append(ratio)
+        variances.append(variance)
+        silent |= (units < burn_in) | np.isnan(ratio)
+    estimate = ratios[1] - ratios[0]
+    radius = np.sqrt(sum(variances) * (x + 1) / x * (np.log(x + 1) - 2 * np.log(alpha)))
+    return ConfidenceSequence(
+        n=n,
+        estimate=estimate,
+        low=np.where(silent, -np.inf, estimate - radius),
+        high=np.where(silent, np.inf, estimate + radius),
+    )
 
 
 def _check_sums(numerator: Floats, denominator: Floats) -> None:
@@ -225,3 +243,19 @@ def _influence(numerator: Floats, denominator: Floats) -> tuple[float, Floats]:
         )
     ratio = float(numerator.mean()) / mean
     return ratio, (numerator - ratio * denominator) / mean
+
+
+def _running_ratio(
+    on: Flags, numerator: Floats, denominator: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """An arm's ratio after each unit, the ratio's variance, and the arm's units so far."""
+    above, below = np.where(on, numerator, 0.0), np.where(on, denominator, 0.0)
+    units = np.cumsum(on).astype(np.float64)
+    total = np.cumsum(below)
+    total[total == 0.0] = np.nan
+    ratio = np.cumsum(above) / total
+    squares = np.cumsum(above**2) - 2.0 * ratio * np.cumsum(above * below)
+    squares += ratio**2 * np.cumsum(below**2)
+    # The mean of numerator - ratio * denominator is zero, so its squares are its variance.
+    variance = np.maximum(squares, 0.0) * units / np.maximum(units - 1.0, 1.0) / total**2
+    return ratio, variance, units
