@@ -13,7 +13,8 @@ from scipy import stats
 
 from data.errors import ExperimentError
 from serving.deployment import ArmName, Deployment
-from serving.experiments.statistics import ConfidenceSequence, confidence_sequence, sample_ratio_p
+from serving.experiments.inference.sample_ratio import sample_ratio_p
+from serving.experiments.inference.sequences import ConfidenceSequence, confidence_sequence
 from serving.experiments.units import UnitOutcomes
 
 Decision = Literal["continue", "promote", "roll_back", "invalid"]
