@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import ExperimentError
-from serving.experiments.inference.intervals import Flags, Floats, check_units, mean_arms
+from serving.experiments.inference.intervals import check_units, mean_arms
+from serving.experiments.inference.levels import Flags, Floats
 
 _BLOCK_GROWTH: Final = 1.05
 """A regression serves the next 5% of units: 340 regressions for ten million units, not as many."""

@@ -12,18 +12,23 @@ of quantiles where the density is above zero. "Asymptotic" means that early look
 begin at some hundred units per arm.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from data.errors import ExperimentError
-from serving.experiments.statistics import best_rho
+from serving.experiments.inference.boundaries import best_rho, squared_boundary
+from serving.experiments.inference.levels import (
+    Alternative,
+    Flags,
+    Floats,
+    check_alternative,
+    check_level,
+)
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 LEAST_UNITS: Final = 2
 """A variance takes two values."""
 
@@ -60,7 +65,8 @@ class Difference:
         standard_error: of the estimate.
         low: lower end of the interval.
         high: upper end of the interval.
-        p: two-sided p-value of no difference, valid where the interval is.
+        p: p-value of no difference (or none in the alternative's direction), valid where the
+            interval is.
     """
 
     estimate: float
@@ -68,18 +74,6 @@ class Difference:
     low: float
     high: float
     p: float
-
-
-def check_level(alpha: float) -> None:
-    """Refuse what is no level.
-
-    Raises:
-        ExperimentError: alpha is not between 0 and 1.
-    """
-    if not 0.0 < alpha < 1.0:
-        raise ExperimentError(
-            f"alpha={alpha!r} is not a level; take one between 0 and 1, like 0.05"
-        )
 
 
 def check_units(challenger: Flags, **values: Floats) -> None:
@@ -139,30 +133,35 @@ def mean_arms(challenger: Flags, outcome: Floats) -> Arms:
     return Arms(champion=mean_of(outcome[~challenger]), challenger=mean_of(outcome[challenger]))
 
 
-def difference(arms: Arms, *, alpha: float) -> Difference:
+def difference(arms: Arms, *, alpha: float, alternative: Alternative = "two-sided") -> Difference:
     """Welch's interval of the difference, for one look at a size fixed beforehand.
 
     Args:
         arms: both arms' estimates.
         alpha: 1 - the interval's level.
+        alternative: "greater" spends all of alpha on the lower end and leaves the upper one open;
+            "less" the other way round.
 
     Raises:
         ExperimentError: alpha is no level, or there is no standard error to go by.
     """
     check_level(alpha)
+    check_alternative(alternative)
     estimate, error = _estimate(arms)
     degrees = _degrees_of_freedom(arms)
-    radius = float(stats.t.isf(alpha / 2, degrees)) * error
-    return Difference(
-        estimate=estimate,
-        standard_error=error,
-        low=estimate - radius,
-        high=estimate + radius,
-        p=float(2.0 * stats.t.sf(abs(estimate) / error, degrees)),
+    sides = 2.0 if alternative == "two-sided" else 1.0
+    return _with_ends(
+        estimate,
+        error,
+        radius=float(stats.t.isf(alpha / sides, degrees)) * error,
+        p=float(sides * stats.t.sf(_towards(estimate, alternative) / error, degrees)),
+        alternative=alternative,
     )
 
 
-def relative_difference(arms: Arms, *, alpha: float) -> Difference:
+def relative_difference(
+    arms: Arms, *, alpha: float, alternative: Alternative = "two-sided"
+) -> Difference:
     """The lift, challenger / champion - 1, for one look at a size fixed beforehand.
 
     The interval is made of the difference of logarithms (delta method), so that it never says that
@@ -171,11 +170,11 @@ def relative_difference(arms: Arms, *, alpha: float) -> Difference:
     Args:
         arms: both arms' estimates, above zero.
         alpha: 1 - the interval's level.
+        alternative: see ``difference``.
 
     Raises:
         ExperimentError: an estimate is not above zero, or as ``difference`` says.
     """
-    check_level(alpha)
     _estimate(arms)
     if min(arms.champion.estimate, arms.challenger.estimate) <= 0.0:
         raise ExperimentError(
@@ -183,43 +182,69 @@ def relative_difference(arms: Arms, *, alpha: float) -> Difference:
             f"{arms.challenger.estimate!r}; report the difference instead"
         )
     logs = Arms(champion=_log(arms.champion), challenger=_log(arms.challenger))
-    found = difference(logs, alpha=alpha)
+    found = difference(logs, alpha=alpha, alternative=alternative)
     ratio = arms.challenger.estimate / arms.champion.estimate
     return Difference(
         estimate=ratio - 1.0,
         standard_error=ratio * found.standard_error,
-        low=float(np.exp(found.low)) - 1.0,
-        high=float(np.exp(found.high)) - 1.0,
+        low=float(np.expm1(found.low)),
+        high=float(np.expm1(found.high)),
         p=found.p,
     )
 
 
-def anytime_difference(arms: Arms, *, alpha: float, tuned_for_units: int) -> Difference:
+def anytime_difference(
+    arms: Arms, *, alpha: float, tuned_for_units: int, alternative: Alternative = "two-sided"
+) -> Difference:
     """The interval of the difference that may be looked at as often as one likes.
 
     A look is one call with all the units so far; the module's docstring says what is promised.
-    With x = units * rho^2 the radius is standard_error * sqrt((x + 1)/x * (log(x + 1) - 2 log
-    alpha)), and p is the alpha at which the interval would end at zero.
+    ``p`` is the alpha at which the interval would end at zero.
 
     Args:
         arms: both arms' estimates from all the units so far.
         alpha: 1 - the level of all looks together.
         tuned_for_units: units of both arms at which the interval is narrowest; set beforehand.
+        alternative: see ``difference``; set beforehand too.
 
     Raises:
         ExperimentError: alpha is no level, or there is no standard error to go by.
     """
+    rho = best_rho(tuned_for_units, alpha, alternative)
     estimate, error = _estimate(arms)
-    units = arms.champion.units + arms.challenger.units
-    x = units * best_rho(tuned_for_units, alpha) ** 2
-    radius = error * float(np.sqrt((x + 1) / x * (np.log(x + 1) - 2 * np.log(alpha))))
-    log_p = 0.5 * np.log(x + 1) - 0.5 * (estimate / error) ** 2 * x / (x + 1)
+    x = np.asarray((arms.champion.units + arms.challenger.units) * rho**2)
+    return _with_ends(
+        estimate,
+        error,
+        radius=error * float(np.sqrt(squared_boundary(x, alpha, alternative))),
+        p=_anytime_p(_towards(estimate, alternative) / error, float(x), alternative),
+        alternative=alternative,
+    )
+
+
+def _anytime_p(z: float, x: float, alternative: Alternative) -> float:
+    """``squared_boundary`` solved for alpha: the level at which the interval would end at zero."""
+    half = 0.5 * max(z, 0.0) ** 2 * x / (x + 1)
+    if alternative == "two-sided":
+        return float(np.exp(min(0.0, 0.5 * np.log1p(x) - half)))
+    # expm1 overflows where p is nought to every digit.
+    return float(min(1.0, np.sqrt(x + 1) / (2 * np.expm1(min(half, 700.0))))) if half else 1.0
+
+
+def _towards(estimate: float, alternative: Alternative) -> float:
+    """How far the estimate lies in the alternative's direction."""
+    return {"two-sided": abs(estimate), "greater": estimate, "less": -estimate}[alternative]
+
+
+def _with_ends(
+    estimate: float, error: float, *, radius: float, p: float, alternative: Alternative
+) -> Difference:
     return Difference(
         estimate=estimate,
         standard_error=error,
-        low=estimate - radius,
-        high=estimate + radius,
-        p=float(np.exp(min(0.0, log_p))),
+        low=-math.inf if alternative == "less" else estimate - radius,
+        high=math.inf if alternative == "greater" else estimate + radius,
+        p=p,
     )
 
 

@@ -13,7 +13,7 @@ The exact interval assumes nothing of the values but that they are independent d
 that each, given those before, has the same chance of lying below the quantile. Whether a value does
 is then a coin of known bias, and a beta mixture of likelihood ratios is a martingale (Robbins 1970;
 Howard and Ramdas, "Sequential estimation of quantiles with applications to A/B testing and best-arm
-identification", Bernoulli 28(3), 2022, section 3). The arms' martingales multiply, and by Ville's
+identification", Bernoulli 28(3), 2022). The arms' martingales multiply, and by Ville's
 inequality the product stays below 1/alpha at all times with probability 1 - alpha. Ties do no harm:
 break them by independent coins, and the counts lie between those of "below" and "at most".
 """
@@ -25,9 +25,11 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from data.errors import ExperimentError
-from serving.experiments.inference.intervals import ArmEstimate, Arms, Flags, Floats
+from serving.experiments.inference.boundaries import best_rho
+from serving.experiments.inference.fixed_looks import Interval
+from serving.experiments.inference.intervals import ArmEstimate, Arms
+from serving.experiments.inference.levels import Flags, Floats
 from serving.experiments.inference.ratios import ratio_of, unit_sums
-from serving.experiments.statistics import Interval, best_rho
 
 _Z: Final = float(stats.norm.ppf(0.975))
 """The density at a quantile is read between the ends of its 95% interval, as Deng et al. do."""

@@ -24,16 +24,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import ExperimentError
+from serving.experiments.inference.boundaries import best_rho, squared_boundary
+from serving.experiments.inference.burn_in import too_few
 from serving.experiments.inference.intervals import (
     LEAST_UNITS,
     ArmEstimate,
     Arms,
-    Flags,
-    Floats,
     check_units,
     mean_of,
 )
-from serving.experiments.statistics import ConfidenceSequence, best_rho
+from serving.experiments.inference.levels import Alternative, Flags, Floats
+from serving.experiments.inference.sequences import ConfidenceSequence
 
 _SPARSE: Final = 4
 """Numbers of units beyond so many per event are renumbered instead of counted out."""
@@ -171,6 +172,8 @@ def ratio_sequence(
     alpha: float,
     tuned_for_units: int,
     burn_in: int,
+    min_effective: float = 0.0,
+    alternative: Alternative = "two-sided",
 ) -> ConfidenceSequence:
     """``anytime_difference`` of the ratios after every unit, in one pass.
 
@@ -181,6 +184,8 @@ def ratio_sequence(
         alpha: 1 - the level of the whole sequence.
         tuned_for_units: units of both arms at which the interval is narrowest; set beforehand.
         burn_in: units that each arm must have before the interval says anything; 100 or more.
+        min_effective: effective units that each arm must have besides (``burn_in.too_few``).
+        alternative: see ``confidence_sequence``.
 
     Returns:
         The sequence; without ends (infinite) before the burn-in, its estimate NaN while an arm has
@@ -199,21 +204,21 @@ def ratio_sequence(
     if burn_in < LEAST_UNITS:
         raise ExperimentError(f"burn_in={burn_in!r}; an arm's variance takes two units or more")
     n = np.arange(1, len(numerator) + 1, dtype=np.int64)
-    x = n * best_rho(tuned_for_units, alpha) ** 2
-    ratios, variances, silent = [], [], np.zeros(len(n), dtype=np.bool_)
-    for on in (~challenger, challenger):
-        ratio, variance, units = _running_ratio(on, numerator, denominator)
-        ratios.append(ratio)
-        variances.append(variance)
-        silent |= (units < burn_in) | np.isnan(ratio)
-    estimate = ratios[1] - ratios[0]
-    radius = np.sqrt(sum(variances) * (x + 1) / x * (np.log(x + 1) - 2 * np.log(alpha)))
-    return ConfidenceSequence(
-        n=n,
-        estimate=estimate,
-        low=np.where(silent, -np.inf, estimate - radius),
-        high=np.where(silent, np.inf, estimate + radius),
-    )
+    x: Floats = n * np.float64(best_rho(tuned_for_units, alpha, alternative) ** 2)
+    estimate, variance = np.zeros(len(n)), np.zeros(len(n))
+    silent = np.zeros(len(n), dtype=np.bool_)
+    for sign, on in ((-1.0, ~challenger), (1.0, challenger)):
+        ratio, spread = _running_ratio(on, numerator, denominator)
+        residual = np.nan_to_num(numerator - ratio * denominator)
+        estimate += sign * ratio
+        variance += spread
+        silent |= np.isnan(ratio) | too_few(
+            on.astype(np.float64), residual, burn_in=burn_in, min_effective=min_effective
+        )
+    radius = np.sqrt(variance * squared_boundary(x, alpha, alternative))
+    low = np.where(silent | (alternative == "less"), -np.inf, estimate - radius)
+    high = np.where(silent | (alternative == "greater"), np.inf, estimate + radius)
+    return ConfidenceSequence(n=n, estimate=estimate, low=low, high=high)
 
 
 def _check_sums(numerator: Floats, denominator: Floats) -> None:
@@ -245,10 +250,8 @@ def _influence(numerator: Floats, denominator: Floats) -> tuple[float, Floats]:
     return ratio, (numerator - ratio * denominator) / mean
 
 
-def _running_ratio(
-    on: Flags, numerator: Floats, denominator: Floats
-) -> tuple[Floats, Floats, Floats]:
-    """An arm's ratio after each unit, the ratio's variance, and the arm's units so far."""
+def _running_ratio(on: Flags, numerator: Floats, denominator: Floats) -> tuple[Floats, Floats]:
+    """An arm's ratio after each unit, and the ratio's variance."""
     above, below = np.where(on, numerator, 0.0), np.where(on, denominator, 0.0)
     units = np.cumsum(on).astype(np.float64)
     total = np.cumsum(below)
@@ -258,4 +261,4 @@ def _running_ratio(
     squares += ratio**2 * np.cumsum(below**2)
     # The mean of numerator - ratio * denominator is zero, so its squares are its variance.
     variance = np.maximum(squares, 0.0) * units / np.maximum(units - 1.0, 1.0) / total**2
-    return ratio, variance, units
+    return ratio, variance

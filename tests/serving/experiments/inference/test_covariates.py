@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import ExperimentError
+from serving.experiments.inference.boundaries import best_rho
 from serving.experiments.inference.covariates import adjust, predictable_guesses
 from serving.experiments.inference.intervals import difference, mean_arms
-from serving.experiments.statistics import best_rho
 
 
 def users():

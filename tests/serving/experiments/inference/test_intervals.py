@@ -54,6 +54,26 @@ def test_one_look_equals_scipy():
     assert found.p == pytest.approx(theirs.pvalue, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("alternative", "low", "high", "lift_low", "lift_high", "p"),
+    [
+        ("greater", 0.013557366526118358, np.inf, 0.009340368446767222, np.inf, 0.0276417178948721),
+        ("less", -np.inf, 0.1767964150033459, -1.0, 0.1226721805308939, 0.9723582821051279),
+    ],
+)
+def test_one_sided_looks_equal_tea_tasting(alternative, low, high, lift_low, lift_high, p):
+    """As above, with ``tea_tasting.Mean("after", alternative=alternative)``.
+
+    It leaves a lift's lower end at minus infinity, where no lift can be below -100%.
+    """
+    arms = mean_arms(*users())
+    found = difference(arms, alpha=0.05, alternative=alternative)
+    lift = relative_difference(arms, alpha=0.05, alternative=alternative)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-9)
+    assert (lift.low, lift.high) == pytest.approx((lift_low, lift_high), abs=1e-9)
+    assert found.p == pytest.approx(p, abs=1e-9)
+
+
 def test_every_look_equals_gbstats():
     """gbstats 0.8.0 (numpy 1.26.4), with ``on, after = users()``::
 
@@ -91,15 +111,40 @@ def test_looking_often_keeps_the_level():
     assert naive / 300 > 0.15
 
 
-def test_p_says_when_the_interval_leaves_zero_out():
-    for shift in (0.0, 0.05, 0.2, 0.4):
-        on, outcome = users()
+@pytest.mark.parametrize("alternative", ["two-sided", "greater", "less"])
+def test_p_says_when_the_interval_leaves_zero_out(alternative):
+    on, outcome = users()
+    for shift in np.linspace(-0.6, 0.4, 41):
         arms = mean_arms(on, outcome + shift * on)
         for found in (
-            difference(arms, alpha=0.05),
-            anytime_difference(arms, alpha=0.05, tuned_for_units=500),
+            difference(arms, alpha=0.05, alternative=alternative),
+            anytime_difference(arms, alpha=0.05, tuned_for_units=500, alternative=alternative),
         ):
             assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
+            assert 0.0 <= found.p <= 1.0
+
+
+def test_a_sequence_that_looks_one_way_is_wrong_no_more_often_and_narrower():
+    random = np.random.default_rng(12)
+    excluded = 0
+    for _ in range(300):
+        on = random.random(2_000) < 0.5
+        outcome = random.exponential(size=2_000)
+        for n in range(200, 2_001, 40):
+            found = anytime_difference(
+                mean_arms(on[:n], outcome[:n]),
+                alpha=0.05,
+                tuned_for_units=1_000,
+                alternative="greater",
+            )
+            if found.low > 0:
+                excluded += 1
+                break
+    assert excluded / 300 <= 0.05
+    arms = mean_arms(*users())
+    one = anytime_difference(arms, alpha=0.05, tuned_for_units=400, alternative="greater")
+    both = anytime_difference(arms, alpha=0.05, tuned_for_units=400)
+    assert both.low < one.low < one.estimate < one.high == math.inf
 
 
 def test_the_sequence_is_wider_than_one_look_and_narrowest_where_tuned():
@@ -155,6 +200,22 @@ def test_what_cannot_be_compared_is_refused(on, outcome, said):
 def test_no_variation_is_refused(compare):
     with pytest.raises(ExperimentError, match="within either arm"):
         compare(mean_arms(ON, np.ones(4)), alpha=0.05)
+
+
+def test_overwhelming_evidence_has_a_p_of_nought():
+    arms = Arms(ArmEstimate(10_000, 0.0, 1e-3), ArmEstimate(10_000, 1.0, 1e-3))
+    for alternative in ("two-sided", "greater"):
+        found = anytime_difference(arms, alpha=0.05, tuned_for_units=100, alternative=alternative)
+        assert 0.0 <= found.p < 1e-300
+    assert anytime_difference(arms, alpha=0.05, tuned_for_units=100, alternative="less").p == 1.0
+
+
+def test_an_unknown_alternative_is_refused():
+    arms = mean_arms(*users())
+    with pytest.raises(ExperimentError, match="alternative='larger'"):
+        difference(arms, alpha=0.05, alternative="larger")
+    with pytest.raises(ExperimentError, match="alternative='larger'"):
+        anytime_difference(arms, alpha=0.05, tuned_for_units=10, alternative="larger")
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, float("nan"), -0.1])

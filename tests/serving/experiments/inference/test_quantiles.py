@@ -7,9 +7,9 @@ from scipy import special, stats
 from scipy.stats.mstats import mquantiles
 
 from data.errors import ExperimentError
+from serving.experiments.inference.boundaries import best_rho
 from serving.experiments.inference.intervals import anytime_difference, difference
 from serving.experiments.inference.quantiles import anytime_quantile_difference, quantile_arms
-from serving.experiments.statistics import best_rho
 
 
 def grouped():

@@ -6,6 +6,7 @@ import pytest
 from scipy import special
 
 from data.errors import ExperimentError
+from serving.experiments.inference.boundaries import best_rho
 from serving.experiments.inference.intervals import (
     anytime_difference,
     difference,
@@ -20,7 +21,6 @@ from serving.experiments.inference.ratios import (
     ratio_sequence,
     unit_sums,
 )
-from serving.experiments.statistics import best_rho
 
 
 def users():
@@ -179,19 +179,24 @@ def test_at_its_own_ratio_the_linearised_spread_is_the_delta_methods():
     assert values.std(ddof=1) / np.sqrt(len(values)) == pytest.approx(alone.standard_error)
 
 
-@pytest.mark.parametrize("share", [0.5, 0.15])
-def test_the_sequence_is_a_look_after_every_unit(share):
+@pytest.mark.parametrize(
+    ("share", "alternative"),
+    [(0.5, "two-sided"), (0.15, "two-sided"), (0.5, "greater"), (0.3, "less")],
+)
+def test_the_sequence_is_a_look_after_every_unit(share, alternative):
     random = np.random.default_rng(7)
     _, right, answers = clustered(random, 600)
     answers[random.random(600) < 0.1] = 0.0
     right = np.minimum(right, answers)
     on = random.random(600) < share
-    sequence = ratio_sequence(on, right, answers, alpha=0.05, tuned_for_units=400, burn_in=20)
-    spoken = np.flatnonzero(np.isfinite(sequence.low))
+    sequence = ratio_sequence(
+        on, right, answers, alpha=0.05, tuned_for_units=400, burn_in=20, alternative=alternative
+    )
+    spoken = np.flatnonzero(np.isfinite(sequence.low) | np.isfinite(sequence.high))
     assert spoken[0] == np.flatnonzero(np.minimum(np.cumsum(on), np.cumsum(~on)) >= 20)[0]
     for t in (*spoken[:3], 300, 599):
         arms = ratio_arms(on[: t + 1], right[: t + 1], answers[: t + 1])
-        look = anytime_difference(arms, alpha=0.05, tuned_for_units=400)
+        look = anytime_difference(arms, alpha=0.05, tuned_for_units=400, alternative=alternative)
         assert sequence.estimate[t] == pytest.approx(look.estimate, abs=1e-9)
         assert sequence.low[t] == pytest.approx(look.low, abs=1e-9)
         assert sequence.high[t] == pytest.approx(look.high, abs=1e-9)
@@ -214,6 +219,17 @@ def test_the_sequence_equals_gbstats():
     )
     assert sequence.low[-1] == pytest.approx(0.044128556537506816, abs=1e-9)
     assert sequence.high[-1] == pytest.approx(0.18422365391189033, abs=1e-9)
+
+
+def test_effective_units_are_waited_for():
+    random = np.random.default_rng(8)
+    on, right, answers = clustered(random, 4_000)
+    rare = right * (random.random(4_000) < 0.05)
+    arguments = {"alpha": 0.05, "tuned_for_units": 400, "burn_in": 20}
+    early = ratio_sequence(on, rare, answers, **arguments)
+    late = ratio_sequence(on, rare, answers, **arguments, min_effective=5.0)
+    assert np.isfinite(late.low).sum() < np.isfinite(early.low).sum()
+    assert late.low[-1] == early.low[-1]
 
 
 @pytest.mark.parametrize("more", [0, 2])
