@@ -13,7 +13,7 @@ begin at some hundred units per arm.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -41,11 +41,13 @@ class ArmEstimate:
         units: units that were assigned and answered, not their answers.
         estimate: of the metric, in its own unit.
         standard_error: of the estimate, in the same unit.
+        degrees_of_freedom: of the standard error; units - 1 where it is one of a mean.
     """
 
     units: int
     estimate: float
     standard_error: float
+    degrees_of_freedom: float
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ def mean_of(values: Floats) -> ArmEstimate:
         units=len(values),
         estimate=float(values.mean()),
         standard_error=float(values.std(ddof=1) / np.sqrt(len(values))),
+        degrees_of_freedom=len(values) - 1.0,
     )
 
 
@@ -271,14 +274,13 @@ def _degrees_of_freedom(arms: Arms) -> float:
     """Welch and Satterthwaite's."""
     # Shares of the variance, so that neither tiny nor huge units of measure under- or overflow.
     error = np.hypot(arms.champion.standard_error, arms.challenger.standard_error)
-    shares = [(arm.standard_error / error) ** 2 for arm in (arms.champion, arms.challenger)]
-    units = [arms.champion.units, arms.challenger.units]
-    return float(1.0 / sum(s**2 / (n - 1) for s, n in zip(shares, units, strict=True)))
+    both = (arms.champion, arms.challenger)
+    return float(1.0 / sum((a.standard_error / error) ** 4 / a.degrees_of_freedom for a in both))
 
 
 def _log(arm: ArmEstimate) -> ArmEstimate:
-    return ArmEstimate(
-        units=arm.units,
+    return replace(
+        arm,
         estimate=float(np.log(arm.estimate)),
         standard_error=arm.standard_error / arm.estimate,
     )

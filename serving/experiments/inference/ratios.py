@@ -18,6 +18,7 @@ the ratios do not: check the denominators as a metric of their own. (r cannot be
 units seen so far: its error then enters every value alike, and the interval does not know.)
 """
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -74,7 +75,7 @@ def unit_sums(unit: NDArray[np.integer], *values: Floats) -> tuple[Floats, ...]:
 def ratio_of(numerator: Floats, denominator: Floats) -> ArmEstimate:
     """Sum of numerators ÷ sum of denominators over (units,), with its delta-method error."""
     ratio, values = _influence(numerator, denominator)
-    return ArmEstimate(len(values), ratio, mean_of(values).standard_error)
+    return replace(mean_of(values), estimate=ratio)
 
 
 def ratio_arms(challenger: Flags, numerator: Floats, denominator: Floats) -> Arms:
@@ -135,8 +136,8 @@ def adjusted_ratio_arms(
     for on in (~challenger, challenger):
         ratio, rest = _influence(numerator[on], denominator[on])
         earlier, known = _influence(covariate_numerator[on], covariate_denominator[on])
-        error = mean_of(rest - slope * known).standard_error
-        arms.append(ArmEstimate(len(rest), ratio - slope * (earlier - expected), error))
+        estimate = ratio - slope * (earlier - expected)
+        arms.append(replace(mean_of(rest - slope * known), estimate=estimate))
     return Arms(champion=arms[0], challenger=arms[1])
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from data.errors import ExperimentError
 from serving.experiments.inference.boundaries import best_rho
 from serving.experiments.inference.covariates import adjust, predictable_guesses
-from serving.experiments.inference.intervals import difference, mean_arms
+from serving.experiments.inference.intervals import anytime_difference, difference, mean_arms
 
 
 def users():
@@ -151,6 +151,23 @@ def test_the_variance_cut_is_the_squared_correlation_and_the_level_holds():
     assert np.mean(estimates) == pytest.approx(0.2, abs=0.006)
     # 5% with a standard error of 0.5 percentage points.
     assert 0.035 <= wrong / 2_000 <= 0.065
+
+
+def test_any_number_of_looks_at_adjusted_outcomes_keep_the_level():
+    """400 experiments, 25 looks each, the coefficient fitted anew to all the units at every look."""
+    random = np.random.default_rng(13)
+    wrong = 0
+    for _ in range(400):
+        on, outcome, before = correlated(random, 2_000, 0.7)
+        for n in np.geomspace(200, 2_000, 25).astype(int):
+            made = adjust(on[:n], outcome[:n], before[:n])
+            found = anytime_difference(
+                mean_arms(on[:n], made.outcome), alpha=0.05, tuned_for_units=1_000
+            )
+            if found.p < 0.05:
+                wrong += 1
+                break
+    assert wrong / 400 <= 0.05
 
 
 @pytest.mark.parametrize("arms", [2, 3])

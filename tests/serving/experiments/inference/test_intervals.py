@@ -203,7 +203,7 @@ def test_no_variation_is_refused(compare):
 
 
 def test_overwhelming_evidence_has_a_p_of_nought():
-    arms = Arms(ArmEstimate(10_000, 0.0, 1e-3), ArmEstimate(10_000, 1.0, 1e-3))
+    arms = Arms(ArmEstimate(10_000, 0.0, 1e-3, 9_999), ArmEstimate(10_000, 1.0, 1e-3, 9_999))
     for alternative in ("two-sided", "greater"):
         found = anytime_difference(arms, alpha=0.05, tuned_for_units=100, alternative=alternative)
         assert 0.0 <= found.p < 1e-300
@@ -228,10 +228,10 @@ def test_what_is_no_level_is_refused(alpha):
 
 
 def test_a_lift_of_nothing_and_an_overflow_are_refused():
-    arm = ArmEstimate(10, 0.0, 1.0)
+    arm = ArmEstimate(10, 0.0, 1.0, 9)
     with pytest.raises(ExperimentError, match="above zero"):
-        relative_difference(Arms(arm, ArmEstimate(10, 1.0, 1.0)), alpha=0.05)
+        relative_difference(Arms(arm, ArmEstimate(10, 1.0, 1.0, 9)), alpha=0.05)
     with pytest.raises(ExperimentError, match="finite numbers"):
-        difference(Arms(arm, ArmEstimate(10, math.inf, 1.0)), alpha=0.05)
+        difference(Arms(arm, ArmEstimate(10, math.inf, 1.0, 9)), alpha=0.05)
     with pytest.raises(ExperimentError, match="1 units"):
-        difference(Arms(arm, ArmEstimate(1, 1.0, 1.0)), alpha=0.05)
+        difference(Arms(arm, ArmEstimate(1, 1.0, 1.0, 0)), alpha=0.05)
