@@ -19,7 +19,7 @@ NOT_LOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefi
 	register-llm deploy-llm \
 	embedding train-embedding export-embedding quantize-embedding check-tensorrt evaluate-embedding \
 	register-embedding deploy-embedding build-engine \
-	mlflow serve serve-llm contract compile submit images real-data bench bench-gpu bench-setup bench-lock \
+	mlflow serve serve-llm contract compile submit images real-data bench bench-gpu bench-setup bench-lock ab-sim \
 	lock clean
 
 help:  ## list the targets
@@ -150,6 +150,8 @@ bench: bench-setup  ## engines, libraries and the gateway, measured in under 15 
 	$(PY) -m bench.run $(ARGS)
 bench-gpu: setup  ## engines on an NVIDIA GPU against its roofline, its memory run short; under 8 minutes
 	$(PY) -m bench.engines_gpu $(ARGS)
+ab-sim: setup  ## the experiment framework on traffic with known effects; under 10 minutes
+	$(PY) -m bench.ab_sim $(ARGS)
 bench-lock: setup  ## resolve locks/bench-*.in again (needs uv)
 	for name in infinity sentence-transformers sentence-transformers-onnx; do \
 		uv pip compile locks/bench-$$name.in --python-version 3.11 --generate-hashes --no-header \

@@ -2,8 +2,10 @@
 
 The units that met an arm, and how far each was from what was guessed of it, come in; where the
 interval must keep silent goes out. A count of units alone does not do: of outcomes of which 2% are
-1, a hundred units may hold none, and their variance looks like nothing. With a tenth of the traffic
-a nominal 95% sequence then misses in 10% of experiments; with 10 effective units an arm in 2%.
+1, a hundred units may hold none, and their variance looks like nothing. Where a tenth of the units
+or less meets the challenger, a nominal 95% sequence that speaks from 100 units an arm on was wrong
+in 7 to 15% of 2,000 simulated A/A experiments, with rates of 0.5, 95 or 99% and with lognormal
+outcomes (sigma 1 and 1.5); with 20 effective units besides, in at most 4.4% of each.
 """
 
 from typing import Final
@@ -14,7 +16,8 @@ from data.errors import ExperimentError
 from serving.experiments.inference.levels import Flags, Floats
 
 EFFECTIVE: Final = 20.0
-"""Effective units an arm that kept the level in every simulation of the tests and `make ab-sim`."""
+"""Effective units an arm that kept the level in every simulation, of `make ab-sim` too. The price:
+of rare outcomes each arm must have seen some twenty."""
 
 
 def too_few(met: Floats, residual: Floats, *, burn_in: int, min_effective: float) -> Flags:

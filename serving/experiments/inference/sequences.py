@@ -9,6 +9,7 @@ before ``burn_in`` units of each arm, and why rare or heavy-tailed outcomes ask 
 ``min_effective`` too (burn_in.py): the tests and `make ab-sim` simulate the coverage from there.
 
 The same sequence serves means, proportions (outcomes of 0 and 1), superiority and non-inferiority.
+Of a difference that drifts it is an interval of the average so far, which tells nothing of today's.
 """
 
 import math
@@ -58,7 +59,7 @@ def pseudo_outcomes(
     *,
     challenger_share: float | Floats,
     first_guess: float = 0.5,
-    guesses: tuple[Floats, Floats] | None = None,
+    guesses: Floats | None = None,
 ) -> Floats:
     """Unbiased guesses of the difference, one per unit (AIPW with predictable guesses).
 
@@ -72,20 +73,21 @@ def pseudo_outcomes(
         challenger_share: the probability with which a unit met the challenger; an array is one
             for each unit, known before the unit was dealt.
         first_guess: of both arms' means, before their first unit.
-        guesses: (…, units) twice: what the challenger's and the champion's outcome would be for
-            each unit, from its own covariates and from earlier units alone, like
+        guesses: (2, …, units) what each unit's outcome would be under the champion and under the
+            challenger, from its own covariates and from earlier units alone, like
             ``covariates.py`` makes them; by default the running means.
 
     Raises:
         ExperimentError: shapes do not match, a share leaves an arm empty, a guess is missing.
     """
     check_share(challenger_share)
-    _check_shapes(challenger, reward, guesses or ())
+    _check_shapes(challenger, reward, guesses)
     on = challenger.astype(np.float64)
     off = 1.0 - on
-    with_challenger, with_champion = guesses or (
-        running_mean(on, reward, first_guess),
-        running_mean(off, reward, first_guess),
+    with_champion, with_challenger = (
+        [running_mean(arm, reward, first_guess) for arm in (off, on)]
+        if guesses is None
+        else guesses
     )
     return np.asarray(
         with_challenger
@@ -120,7 +122,7 @@ def confidence_sequence(
     alternative: Alternative = "two-sided",
     outcome_range: Range = UNIT_RANGE,
     first_guess: float | None = None,
-    guesses: tuple[Floats, Floats] | None = None,
+    guesses: Floats | None = None,
     min_effective: float = 0.0,
 ) -> ConfidenceSequence:
     """The anytime-valid interval of the difference of means, after every unit.
@@ -146,17 +148,21 @@ def confidence_sequence(
         ExperimentError: an argument or a reward is out of range.
     """
     rho = best_rho(tuned_for_units, alpha, alternative)
+    _check_shapes(challenger, reward, guesses)
     check_outcomes(reward, outcome_range)
     on = challenger.astype(np.float64)
     if guesses is None:
         start = middle(outcome_range) if first_guess is None else first_guess
-        guesses = running_mean(on, reward, start), running_mean(1.0 - on, reward, start)
+        guesses = np.stack([running_mean(arm, reward, start) for arm in (1.0 - on, on)])
     values = pseudo_outcomes(challenger, reward, challenger_share=challenger_share, guesses=guesses)
+    silent = [
+        too_few(arm, reward - guess, burn_in=burn_in, min_effective=min_effective)
+        for arm, guess in zip((1.0 - on, on), guesses, strict=True)
+    ]
     widest = outcome_range[1] - outcome_range[0]
     found = sequence_of(
         values,
-        silent=too_few(on, reward - guesses[0], burn_in=burn_in, min_effective=min_effective)
-        | too_few(1.0 - on, reward - guesses[1], burn_in=burn_in, min_effective=min_effective),
+        silent=silent[0] | silent[1],
         rho=rho,
         alpha=alpha,
         alternative=alternative,
@@ -244,20 +250,25 @@ def intersected(sequence: ConfidenceSequence) -> ConfidenceSequence:
     )
 
 
-def _check_shapes(challenger: Flags, reward: Floats, guesses: tuple[Floats, ...]) -> None:
+def _check_shapes(challenger: Flags, reward: Floats, guesses: Floats | None) -> None:
     if challenger.dtype != np.bool_:
         raise ExperimentError(
             f"challenger is an array of {challenger.dtype}; give True where the challenger answered"
         )
-    named = [("challenger", challenger), *((f"guesses[{i}]", g) for i, g in enumerate(guesses))]
-    for name, array in named:
-        if array.shape != reward.shape:
-            raise ExperimentError(
-                f"{name} has the shape {array.shape!r} and reward {reward.shape!r}; give both one "
-                "value per unit"
-            )
-        if not np.isfinite(array).all():
-            raise ExperimentError(
-                f"{name} has values that are missing or infinite; guess the arm's running mean "
-                "where nothing better is known"
-            )
+    if challenger.shape != reward.shape:
+        raise ExperimentError(
+            f"challenger has the shape {challenger.shape!r} and reward {reward.shape!r}; give both "
+            "one value per unit"
+        )
+    if guesses is None:
+        return
+    if guesses.shape != (2, *reward.shape):
+        raise ExperimentError(
+            f"guesses has the shape {guesses.shape!r}; give {(2, *reward.shape)!r}, one guess per "
+            "arm and unit, the champion's first"
+        )
+    if not np.isfinite(guesses).all():
+        raise ExperimentError(
+            f"guesses has {int((~np.isfinite(guesses)).sum())!r} values that are missing or "
+            "infinite; guess the arm's running mean where nothing better is known"
+        )

@@ -236,8 +236,12 @@ def test_good_guesses_narrow_the_interval_and_bad_ones_keep_it_true():
     reward = 1.0 + covariate + 0.1 * on + random.normal(0.0, 0.5, on.shape)
     wide = {**SETTINGS, "outcome_range": UNBOUNDED}
     plain = confidence_sequence(on, reward, **wide, first_guess=1.0)
-    good = confidence_sequence(on, reward, **wide, guesses=(1.1 + covariate, 1.0 + covariate))
-    bad = confidence_sequence(on, reward, **wide, guesses=(3.0 - covariate, covariate - 2.0))
+    good = confidence_sequence(
+        on, reward, **wide, guesses=np.stack([1.0 + covariate, 1.1 + covariate])
+    )
+    bad = confidence_sequence(
+        on, reward, **wide, guesses=np.stack([covariate - 2.0, 3.0 - covariate])
+    )
     widths = [(one.high - one.low)[:, -1].mean() for one in (plain, good, bad)]
     # The variance falls from 1.25 to 0.25 where the covariate is known.
     assert widths[1] / widths[0] == pytest.approx(np.sqrt(0.2), abs=0.02)
@@ -250,10 +254,10 @@ def test_good_guesses_narrow_the_interval_and_bad_ones_keep_it_true():
 def test_guesses_of_running_means_are_the_default():
     on, reward = next(simulate(31, 0.6, 0.7, simulations=2, units=300))
     means = []
-    for arm in (on, ~on):
+    for arm in (~on, on):
         seen = np.cumsum(arm, axis=-1) - arm
         means.append((0.5 + np.cumsum(arm * reward, axis=-1) - arm * reward) / (1 + seen))
-    given_them = pseudo_outcomes(on, reward, challenger_share=0.5, guesses=(means[0], means[1]))
+    given_them = pseudo_outcomes(on, reward, challenger_share=0.5, guesses=np.stack(means))
     np.testing.assert_array_equal(given_them, pseudo_outcomes(on, reward, challenger_share=0.5))
 
 
@@ -337,8 +341,8 @@ def test_a_million_units_are_a_matter_of_a_second():
         ({"challenger_share": np.array([0.5, 0.0])}, "share"),
         ({"outcome_range": UNBOUNDED}, "first_guess"),
         ({"outcome_range": (1.0, 0.0)}, "is empty"),
-        ({"guesses": (np.zeros(2), np.zeros(3))}, r"guesses\[1\] has the shape"),
-        ({"guesses": (np.zeros(2), np.array([0.0, np.nan]))}, r"guesses\[1\] has values"),
+        ({"guesses": np.zeros((3, 2))}, "guesses has the shape"),
+        ({"guesses": np.array([[0.0, 0.0], [0.0, np.nan]])}, "guesses has 1 values"),
     ],
 )
 def test_bad_arguments_are_refused(change, word):
@@ -354,6 +358,7 @@ def test_bad_arguments_are_refused(change, word):
     ("on", "reward", "word"),
     [
         (np.array([True]), np.array([0.0, 1.0]), "one value per unit"),
+        (np.array([True, False, True]), np.array([0.0, 1.0]), "one value per unit"),
         (np.array([1, 0]), np.array([0.0, 1.0]), "True where the challenger"),
         (np.array([True, False]), np.array([0.0, np.inf]), "outside 0"),
     ],
