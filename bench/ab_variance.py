@@ -66,7 +66,7 @@ def _ends(challenger: NDArray[np.bool_], outcome: Floats, guesses: Floats | None
         burn_in=BURN_IN,
         outcome_range=UNBOUNDED,
         first_guess=0.0,
-        guesses=None if guesses is None else (guesses[1], guesses[0]),
+        guesses=guesses,
     )
     return np.stack([sequence.low, sequence.high])
 

@@ -122,9 +122,8 @@ def predictable_guesses(
         first_guess: of the first unit's outcome, in every arm.
 
     Returns:
-        (arms, units) guesses. With ``arm`` 0 for the champion and 1 for the challenger, the
-        pseudo-outcome is ``g[1] - g[0] + (arm == 1) / share * (outcome - g[1]) - (arm == 0) /
-        (1 - share) * (outcome - g[0])``.
+        (arms, units) guesses, as ``confidence_sequence`` (the champion 0, the challenger 1) and
+        ``arm_sequences`` (the control 0) take them.
 
     Raises:
         ExperimentError: shapes differ, a value is infinite or an outcome missing, or an arm's

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import ExperimentError
-from serving.experiments.inference.boundaries import best_rho
 from serving.experiments.inference.covariates import adjust, predictable_guesses
 from serving.experiments.inference.intervals import anytime_difference, difference, mean_arms
+from serving.experiments.inference.many_arms import arm_sequences
+from serving.experiments.inference.sequences import UNBOUNDED, confidence_sequence
 
 
 def users():
@@ -26,23 +27,22 @@ def correlated(random, units, correlation, *, lift=0.0, share=0.5):
     return on, correlation * before + np.sqrt(1 - correlation**2) * noise + lift * on, before
 
 
-def pseudo(on, outcome, guesses, share):
-    return (
-        guesses[1]
-        - guesses[0]
-        + on / share * (outcome - guesses[1])
-        - ~on / (1 - share) * (outcome - guesses[0])
+def sequence(on, outcome, guesses, share):
+    return confidence_sequence(
+        on,
+        outcome,
+        challenger_share=share,
+        alpha=0.05,
+        tuned_for_units=500,
+        burn_in=100 if share == 0.5 else 50,
+        outcome_range=UNBOUNDED,
+        first_guess=0.0,
+        guesses=guesses,
     )
 
 
-def ever_excludes(values, truth, *, tuned_for, burn_in):
-    """Whether the asymptotic confidence sequence of the mean of values ever leaves truth out."""
-    n = np.arange(1, len(values) + 1)
-    mean = np.cumsum(values) / n
-    variance = np.maximum(np.cumsum(values**2) / n - mean**2, 0)
-    x = n * best_rho(tuned_for, 0.05) ** 2
-    radius = np.sqrt(variance * (x + 1) / (n * x) * (np.log(x + 1) - 2 * np.log(0.05)))
-    return bool((np.abs(mean - truth) > radius)[burn_in:].any())
+def ever_excludes(found, truth):
+    return bool(((found.low > truth) | (found.high < truth)).any())
 
 
 def slow_guesses(arm, outcome, columns, arms):
@@ -154,7 +154,7 @@ def test_the_variance_cut_is_the_squared_correlation_and_the_level_holds():
 
 
 def test_any_number_of_looks_at_adjusted_outcomes_keep_the_level():
-    """400 experiments, 25 looks each, the coefficient fitted anew to all the units at every look."""
+    """400 experiments, 25 looks each, the coefficient fitted anew at every look."""
     random = np.random.default_rng(13)
     wrong = 0
     for _ in range(400):
@@ -232,20 +232,36 @@ def test_units_of_measure_do_not_matter():
 
 @pytest.mark.parametrize(("correlation", "share"), [(0.7, 0.5), (0.7, 0.2), (0.0, 0.5)])
 def test_the_sequence_gets_the_cut_and_keeps_the_level(correlation, share):
-    """500 experiments with a lift of 0.1, looked at after each of 1,500 units from the 100th on."""
+    """500 experiments with a lift of 0.1, looked at after each of 1,500 units."""
     random = np.random.default_rng(9)
     wrong, ratios = 0, []
     for _ in range(500):
         on, outcome, before = correlated(random, 1_500, correlation, lift=0.1, share=share)
         guesses = predictable_guesses(on.astype(int), outcome, before)
-        values = pseudo(on, outcome, guesses, share)
-        wrong += ever_excludes(values, 0.1, tuned_for=500, burn_in=100)
-        flat = pseudo(
-            on, outcome, predictable_guesses(on.astype(int), outcome, np.ones(1_500)), share
-        )
-        ratios.append(values.var() / flat.var())
+        found, plain = (sequence(on, outcome, each, share) for each in (guesses, None))
+        wrong += ever_excludes(found, 0.1)
+        ratios.append(((found.high[-1] - found.low[-1]) / (plain.high[-1] - plain.low[-1])) ** 2)
     assert wrong / 500 <= 0.05
     assert 1 - np.mean(ratios) == pytest.approx(correlation**2, abs=0.03)
+
+
+def test_three_arms_take_the_guesses_too():
+    random = np.random.default_rng(14)
+    arm = random.integers(0, 3, 3_000)
+    before = random.normal(size=3_000)
+    outcome = 0.8 * before + 0.6 * random.normal(size=3_000) + np.array([0.0, 0.0, 0.3])[arm]
+    _, better = arm_sequences(
+        arm,
+        outcome,
+        shares=(1 / 3, 1 / 3, 1 / 3),
+        alpha=0.05,
+        tuned_for_units=2_000,
+        burn_in=100,
+        outcome_range=UNBOUNDED,
+        first_guess=0.0,
+        guesses=predictable_guesses(arm, outcome, before, arms=3),
+    )
+    assert better.low[-1] > 0
 
 
 def test_useless_guesses_do_no_harm_to_the_level():
@@ -259,9 +275,9 @@ def test_useless_guesses_do_no_harm_to_the_level():
         outcome += sign * np.clip(covariates[0], -2.0, 2.0)
         guesses = predictable_guesses(on.astype(int), outcome, covariates)
         assert (guesses[:, 1:] >= np.minimum.accumulate(outcome)[:-1]).all()
-        values = pseudo(on, outcome, guesses, 0.5)
-        wrong += ever_excludes(values, 0.0, tuned_for=500, burn_in=100)
-        late.append(values.mean())
+        found = sequence(on, outcome, guesses, 0.5)
+        wrong += ever_excludes(found, 0.0)
+        late.append(found.estimate[-1])
     assert wrong / 400 <= 0.05
     assert abs(np.mean(late)) <= 4 * np.std(late) / 20
 

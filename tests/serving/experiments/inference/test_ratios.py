@@ -6,7 +6,6 @@ import pytest
 from scipy import special
 
 from data.errors import ExperimentError
-from serving.experiments.inference.boundaries import best_rho
 from serving.experiments.inference.intervals import (
     anytime_difference,
     difference,
@@ -21,6 +20,7 @@ from serving.experiments.inference.ratios import (
     ratio_sequence,
     unit_sums,
 )
+from serving.experiments.inference.sequences import UNBOUNDED, confidence_sequence
 
 
 def users():
@@ -45,13 +45,19 @@ def clustered(random, units, *, more=0, better=0.0):
     return on, random.binomial(answers, skill).astype(float), answers.astype(float)
 
 
-def ever_excludes(values, truth, *, burn_in=200):
-    n = np.arange(1, len(values) + 1)
-    mean = np.cumsum(values) / n
-    variance = np.maximum(np.cumsum(values**2) / n - mean**2, 0)
-    x = n * best_rho(500, 0.05) ** 2
-    radius = np.sqrt(variance * (x + 1) / (n * x) * (np.log(x + 1) - 2 * np.log(0.05)))
-    return bool((np.abs(mean - truth) > radius)[burn_in:].any())
+def ever_excludes_zero(on, values):
+    """Of the sequence of means, run over one value per unit."""
+    found = confidence_sequence(
+        on,
+        values,
+        challenger_share=0.5,
+        alpha=0.05,
+        tuned_for_units=500,
+        burn_in=100,
+        outcome_range=UNBOUNDED,
+        first_guess=0.0,
+    )
+    return bool(((found.low > 0) | (found.high < 0)).any())
 
 
 def test_ratios_equal_tea_tasting():
@@ -261,10 +267,6 @@ def test_the_sequence_finds_a_better_challenger_and_covers_the_difference():
     assert covered / 200 >= 0.95
 
 
-def horvitz_thompson(on, values):
-    return np.where(on, 2.0, -2.0) * values
-
-
 @pytest.mark.parametrize(("planned", "more"), [(0.5, 2), (0.4, 0)])
 def test_linearised_values_keep_the_level_at_the_right_ratio_or_with_equal_denominators(
     planned, more
@@ -274,7 +276,7 @@ def test_linearised_values_keep_the_level_at_the_right_ratio_or_with_equal_denom
     for _ in range(500):
         on, right, answers = clustered(random, 1_500, more=more)
         values = linearised(right, answers, ratio=planned, mean_denominator=4.0)
-        wrong += ever_excludes(horvitz_thompson(on, values), 0.0)
+        wrong += ever_excludes_zero(on, values)
     assert wrong / 500 <= 0.05
 
 
@@ -285,7 +287,7 @@ def test_linearised_values_at_a_wrong_ratio_take_more_answers_for_an_effect():
     for _ in range(100):
         on, right, answers = clustered(random, 4_000, more=2)
         values = linearised(right, answers, ratio=0.4, mean_denominator=4.0)
-        wrong += ever_excludes(horvitz_thompson(on, values), 0.0)
+        wrong += ever_excludes_zero(on, values)
     assert wrong / 100 > 0.3
 
 
