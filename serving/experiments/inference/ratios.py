@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from data.errors import ExperimentError
 from serving.experiments.inference.boundaries import best_rho, squared_boundary
-from serving.experiments.inference.burn_in import too_few
+from serving.experiments.inference.burn_in import EFFECTIVE, too_few
 from serving.experiments.inference.intervals import (
     LEAST_UNITS,
     ArmEstimate,
@@ -128,6 +128,11 @@ def adjusted_ratio_arms(
         "covariate_denominator": covariate_denominator,
     }
     check_units(challenger, **plain, **before)
+    if min(covariate_denominator[on].sum() for on in (~challenger, challenger)) <= 0.0:
+        raise ExperimentError(
+            "covariate_denominator is 0 for all units of an arm: they are new, so nothing "
+            "foretells their ratio; use ratio_arms"
+        )
     _, values = _influence(*plain.values())
     expected, covariates = _influence(*before.values())
     spread = float(covariates @ covariates)
@@ -173,7 +178,7 @@ def ratio_sequence(
     alpha: float,
     tuned_for_units: int,
     burn_in: int,
-    min_effective: float = 0.0,
+    min_effective: float = EFFECTIVE,
     alternative: Alternative = "two-sided",
 ) -> ConfidenceSequence:
     """``anytime_difference`` of the ratios after every unit, in one pass.
@@ -185,7 +190,8 @@ def ratio_sequence(
         alpha: 1 - the level of the whole sequence.
         tuned_for_units: units of both arms at which the interval is narrowest; set beforehand.
         burn_in: units that each arm must have before the interval says anything; 100 or more.
-        min_effective: effective units that each arm must have besides (``burn_in.too_few``).
+        min_effective: effective units that each arm must have besides (``burn_in.too_few``); 0 lets
+            an arm whose every answer was right so far pass for one that is never wrong.
         alternative: see ``confidence_sequence``.
 
     Returns:
@@ -210,11 +216,17 @@ def ratio_sequence(
     silent = np.zeros(len(n), dtype=np.bool_)
     for sign, on in ((-1.0, ~challenger), (1.0, challenger)):
         ratio, spread = _running_ratio(on, numerator, denominator)
-        residual = np.nan_to_num(numerator - ratio * denominator)
+        expected = ratio * denominator
+        # Rounding must not pass for units that differ.
+        same = np.isclose(numerator, expected, rtol=1e-9, atol=0.0)
+        residual = np.where(same, 0.0, numerator - expected)
         estimate += sign * ratio
         variance += spread
         silent |= np.isnan(ratio) | too_few(
-            on.astype(np.float64), residual, burn_in=burn_in, min_effective=min_effective
+            on.astype(np.float64),
+            np.nan_to_num(residual),
+            burn_in=burn_in,
+            min_effective=min_effective,
         )
     radius = np.sqrt(variance * squared_boundary(x, alpha, alternative))
     low = np.where(silent | (alternative == "less"), -np.inf, estimate - radius)

@@ -196,7 +196,14 @@ def test_the_sequence_is_a_look_after_every_unit(share, alternative):
     right = np.minimum(right, answers)
     on = random.random(600) < share
     sequence = ratio_sequence(
-        on, right, answers, alpha=0.05, tuned_for_units=400, burn_in=20, alternative=alternative
+        on,
+        right,
+        answers,
+        alpha=0.05,
+        tuned_for_units=400,
+        burn_in=20,
+        min_effective=0.0,
+        alternative=alternative,
     )
     spoken = np.flatnonzero(np.isfinite(sequence.low) | np.isfinite(sequence.high))
     assert spoken[0] == np.flatnonzero(np.minimum(np.cumsum(on), np.cumsum(~on)) >= 20)[0]
@@ -232,7 +239,7 @@ def test_effective_units_are_waited_for():
     on, right, answers = clustered(random, 4_000)
     rare = right * (random.random(4_000) < 0.05)
     arguments = {"alpha": 0.05, "tuned_for_units": 400, "burn_in": 20}
-    early = ratio_sequence(on, rare, answers, **arguments)
+    early = ratio_sequence(on, rare, answers, **arguments, min_effective=0.0)
     late = ratio_sequence(on, rare, answers, **arguments, min_effective=5.0)
     assert np.isfinite(late.low).sum() < np.isfinite(early.low).sum()
     assert late.low[-1] == early.low[-1]
@@ -346,3 +353,23 @@ def test_a_sequence_of_few_or_no_units_says_nothing():
     early = ratio_sequence(ON, np.ones(4), np.zeros(4), alpha=0.05, tuned_for_units=10, burn_in=2)
     assert (early.low == -np.inf).all()
     assert np.isnan(early.estimate).all()
+
+
+def test_arms_that_were_never_wrong_are_not_taken_for_faultless():
+    on, _, answers = clustered(np.random.default_rng(9), 2_000)
+    found = ratio_sequence(
+        on, 0.1 * answers, answers, alpha=0.05, tuned_for_units=1_000, burn_in=100
+    )
+    assert (found.low == -np.inf).all()
+    assert (found.high == np.inf).all()
+
+
+def test_an_arm_of_new_units_alone_is_refused_with_its_own_mend():
+    with pytest.raises(ExperimentError, match="use ratio_arms"):
+        adjusted_ratio_arms(
+            ON,
+            np.ones(4),
+            np.ones(4),
+            covariate_numerator=np.zeros(4),
+            covariate_denominator=np.array([0.0, 0.0, 1.0, 1.0]),
+        )
