@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special
 
 from data.errors import ExperimentError
 from serving.experiments.inference.covariates import adjust, predictable_guesses
@@ -94,6 +95,24 @@ def test_one_covariate_equals_tea_tasting():
     assert found.low == pytest.approx(0.026201182763520653, abs=1e-9)
     assert found.high == pytest.approx(0.13777926106795982, abs=1e-9)
     assert found.p == pytest.approx(0.0040869886882591066, abs=1e-9)
+
+
+def test_looks_at_adjusted_outcomes_equal_gbstats():
+    """gbstats 0.8.0: ``SequentialTwoSidedTTest`` of two ``RegressionAdjustedStatistic`` at 400.
+
+    See test_intervals.py for the units to tune for.
+    """
+    wanted = -2 * np.log(0.05) + np.log(-2 * np.log(0.05) + 1)
+    exact = -float(special.lambertw(-(0.05**2) / np.e, k=-1).real) - 1
+    on, after, before = users()
+    found = anytime_difference(
+        mean_arms(on, adjust(on, after, before).outcome),
+        alpha=0.05,
+        tuned_for_units=400 * exact / wanted,
+    )
+    assert found.low == pytest.approx(-0.004105999796516477, abs=1e-9)
+    assert found.high == pytest.approx(0.16808644362799807, abs=1e-9)
+    assert found.p == pytest.approx(0.07317872072483413, abs=1e-9)
 
 
 def test_several_covariates_equal_numpys_least_squares():
