@@ -29,6 +29,7 @@ from data.manifest import write_json
 OUT: Final = Path(__file__).resolve().parent.parent / "var" / "bench"
 PARTS: Final[dict[str, str]] = {
     "sequences": "bench.ab_sequences",
+    "sample_ratio": "bench.ab_sample_ratio",
 }
 """Name → module with ``measure(say) -> {key: AbFigure}``; imported when its turn comes."""
 _CPU_INFO: Final = Path("/proc/cpuinfo")

@@ -4,23 +4,33 @@ A unit is whatever must always meet the same model: an account, a device, a rest
 is public, so that anybody can check an assignment from the store alone:
 
     unit_hash = hex(SHA-256(UTF-8(salt) + 0x00 + UTF-8(unit)))
-    bucket    = integer(first 16 hex digits of unit_hash) mod 10,000
-    arm       = the first arm, champion before challenger, with bucket < cumulative share * 10,000
+    bucket    = version 2 of GrowthBook's hash of (seed, unit_hash), in 10,000 buckets
+    arm       = the one that owns the bucket
 
-Only ``unit_hash`` is stored. The challenger takes the highest buckets, so when its share grows, a
-unit that already met the challenger stays with it. A new salt deals all units anew.
+Only ``unit_hash`` is stored, and the salt stays with the deployment: to re-derive an arm takes the
+seed, which is no secret. A new salt or a new seed deals all units anew.
+
+Of a deployment the seed is its ``experiment_id`` and everybody is covered. The challenger takes the
+highest buckets, so when its share grows, a unit that already met the challenger stays with it.
 """
 
 import hashlib
-from collections.abc import Iterable
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data.errors import ExperimentError
 from serving.deployment import BUCKETS, SharedArm
+from serving.experiments.allocation import HASHED_UNIT, Allocation, ArmShare
+from serving.experiments.buckets import BucketRange, Buckets, bucket_of, buckets_of, not_hashed
 
 ArmT_co = TypeVar("ArmT_co", bound=SharedArm, covariant=True)
+
+Reason = Literal["assigned", "override", "holdout", "outside_layer", "outside_coverage"]
+REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 
 
 class Deployed(Protocol[ArmT_co]):
@@ -31,8 +41,42 @@ class Deployed(Protocol[ArmT_co]):
         """Champion first."""
 
     @property
+    def experiment_id(self) -> str:
+        """The seed of its buckets."""
+
+    @property
     def deployment_id(self) -> str:
         """32 hex digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a unit meets.
+
+    Attributes:
+        arm: its name; None where the unit is not in the experiment.
+        bucket: 0 … 9,999 under the experiment's seed, whatever became of the unit.
+        why: the first that held of override, holdout, outside_layer, outside_coverage; or assigned.
+    """
+
+    arm: str | None
+    bucket: int
+    why: Reason
+
+
+@dataclass(frozen=True)
+class Assignments:
+    """What many units meet.
+
+    Attributes:
+        arm: (n,) place in ``allocation.arms``; -1 where the unit is not in the experiment.
+        bucket: (n,) 0 … 9,999 under the experiment's seed.
+        why: (n,) place in ``REASONS``.
+    """
+
+    arm: NDArray[np.int64]
+    bucket: Buckets
+    why: NDArray[np.int8]
 
 
 def unit_hash(salt: str, unit: str) -> str:
@@ -40,14 +84,64 @@ def unit_hash(salt: str, unit: str) -> str:
     return hashlib.sha256(salt.encode() + b"\0" + unit.encode()).hexdigest()
 
 
-def bucket_of(hashed_unit: str) -> int:
-    """Bucket 0 … 9,999 of a hashed unit."""
-    return int(hashed_unit[:16], 16) % BUCKETS
+def assign(allocation: Allocation, hashed_unit: str) -> Assignment:
+    """What a hashed unit meets.
+
+    Raises:
+        ExperimentError: it is no hashed unit.
+    """
+    if not HASHED_UNIT.fullmatch(hashed_unit):
+        raise not_hashed(hashed_unit)
+    bucket = bucket_of(allocation.seed, hashed_unit)
+    forced = allocation.overrides.get(hashed_unit)
+    if forced is not None:
+        return Assignment(forced, bucket, "override")
+    holdout, layer = allocation.holdout, allocation.layer
+    if holdout and bucket_of(holdout.seed, hashed_unit) in holdout.buckets:
+        return Assignment(None, bucket, "holdout")
+    if layer:
+        place = bucket_of(layer.seed, hashed_unit)
+        if not any(place in owned for owned in allocation.namespace):
+            return Assignment(None, bucket, "outside_layer")
+    for arm, owned in zip(allocation.arms, allocation.ranges, strict=True):
+        if bucket in owned:
+            return Assignment(arm.name, bucket, "assigned")
+    return Assignment(None, bucket, "outside_coverage")
+
+
+def assign_all(
+    allocation: Allocation, hashed_units: Sequence[str] | NDArray[np.str_]
+) -> Assignments:
+    """``assign`` for millions of hashed units.
+
+    Args:
+        allocation: of the experiment.
+        hashed_units: (n,) as ``unit_hash`` makes them.
+
+    Raises:
+        ExperimentError: one of them is no hashed unit.
+    """
+    units = np.asarray(hashed_units, dtype=np.str_)
+    bucket = buckets_of(allocation.seed, units)
+    arm = np.full(len(units), -1, dtype=np.int64)
+    for place, owned in enumerate(allocation.ranges):
+        arm[_within(bucket, (owned,))] = place
+    why = np.where(arm < 0, _code("outside_coverage"), _code("assigned"))
+    if layer := allocation.layer:
+        why[~_within(buckets_of(layer.seed, units), allocation.namespace)] = _code("outside_layer")
+    if holdout := allocation.holdout:
+        why[_within(buckets_of(holdout.seed, units), (holdout.buckets,))] = _code("holdout")
+    arm[why != _code("assigned")] = -1
+    names = [each.name for each in allocation.arms]
+    for unit, name in allocation.overrides.items():
+        forced = units == unit
+        arm[forced], why[forced] = names.index(name), _code("override")
+    return Assignments(arm=arm, bucket=bucket, why=why)
 
 
 def arm_of(deployment: Deployed[ArmT_co], hashed_unit: str) -> ArmT_co:
-    """The arm that answers for a hashed unit."""
-    bucket, edge = bucket_of(hashed_unit), 0
+    """The arm of a deployment that answers for a hashed unit."""
+    bucket, edge = bucket_of(deployment.experiment_id, hashed_unit), 0
     for arm in deployment.arms:
         edge += round(arm.share * BUCKETS)
         if bucket < edge:
@@ -58,23 +152,21 @@ def arm_of(deployment: Deployed[ArmT_co], hashed_unit: str) -> ArmT_co:
     )
 
 
-def uniformity_p(salt: str, units: Iterable[str], *, cells: int = 100) -> float:
-    """Chi-square p-value that units fall evenly into ``cells`` equal ranges of buckets.
+def allocation_of(deployment: Deployed[SharedArm]) -> Allocation:
+    """The allocation by which ``arm_of`` deals a deployment's units."""
+    return Allocation(
+        experiment_id=deployment.experiment_id,
+        seed=deployment.experiment_id,
+        arms=tuple(ArmShare(arm.name, arm.share) for arm in deployment.arms),
+    )
 
-    A sanity check of a salt on real units: a value below 0.001 says that the hash is not the one
-    above, or that the units are far fewer than they look.
 
-    Raises:
-        ExperimentError: fewer than five units per cell, which the test cannot judge.
-    """
-    from scipy import stats  # the gateway starts two seconds sooner without it
+def _code(reason: Reason) -> np.int8:
+    return np.int8(REASONS.index(reason))
 
-    counts = np.zeros(cells, dtype=np.int64)
-    for unit in units:
-        counts[bucket_of(unit_hash(salt, unit)) * cells // BUCKETS] += 1
-    if counts.sum() < 5 * cells:
-        raise ExperimentError(
-            f"{int(counts.sum())!r} units are too few for {cells!r} cells; "
-            f"pass at least {5 * cells}"
-        )
-    return float(stats.chisquare(counts).pvalue)
+
+def _within(buckets: Buckets, ranges: Sequence[BucketRange]) -> NDArray[np.bool_]:
+    inside = np.zeros(len(buckets), dtype=np.bool_)
+    for owned in ranges:
+        inside |= (buckets >= owned.start) & (buckets < owned.stop)
+    return inside

@@ -1,4 +1,8 @@
-"""The two tables of the experiment store, and how each database is opened so that it keeps them."""
+"""The tables of the experiment store, and how each database is opened so that it keeps them.
+
+exposures, outcomes                       what was answered to whom, and how it turned out
+experiment_versions, experiment_events    what was agreed, and what was done since
+"""
 
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +17,9 @@ from data.errors import ExperimentError
 
 _BUSY_TIMEOUT_S: Final = 10
 _SCHEMA_LOCK: Final = 715_517
-"""Any number: what processes that make the tables at once agree on in PostgreSQL."""
+_CATALOGUE_LOCK: Final = 715_518
+"""Any numbers: what processes that make the tables, or act on experiments, at once agree on in
+PostgreSQL."""
 
 metadata = sa.MetaData()
 exposures = sa.Table(
@@ -43,6 +49,24 @@ outcomes = sa.Table(
     sa.Column("label", sa.JSON(none_as_null=True), nullable=True),
     sa.Column("created_at_us", sa.BigInteger, nullable=False),
     sa.Index("outcomes_by_request", "request_id", "item"),
+)
+experiment_versions = sa.Table(
+    "experiment_versions",
+    metadata,
+    sa.Column("name", sa.String(63), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("specification", sa.JSON, nullable=False),
+    sa.Column("created_at_us", sa.BigInteger, nullable=False),
+)
+experiment_events = sa.Table(
+    "experiment_events",
+    metadata,
+    sa.Column("name", sa.String(63), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("event", sa.JSON, nullable=False),
+    sa.Column("created_at_us", sa.BigInteger, nullable=False),
 )
 
 
@@ -97,6 +121,18 @@ def insert_or_ignore(engine: sa.Engine, table: sa.Table) -> sa.Insert:
     if engine.dialect.name == "postgresql":
         return postgresql.insert(table).on_conflict_do_nothing(index_elements=["event_id"])
     return sqlite.insert(table).on_conflict_do_nothing(index_elements=["event_id"])
+
+
+def act_alone(connection: sa.Connection) -> None:
+    """Let no other process act on experiments before this transaction has ended.
+
+    Called first in it: what is read from here on is still true when it commits.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CATALOGUE_LOCK)))
+    else:
+        # The driver begins a transaction only at the first row that is written.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def cause(error: Exception) -> str:

@@ -13,7 +13,8 @@ from scipy import stats
 
 from data.errors import ExperimentError
 from serving.deployment import ArmName, Deployment
-from serving.experiments.inference.sample_ratio import sample_ratio_p
+from serving.experiments.inference.burn_in import EFFECTIVE
+from serving.experiments.inference.ratio_report import PhaseCounts, RatioRule, phase_report
 from serving.experiments.inference.sequences import ConfidenceSequence, confidence_sequence
 from serving.experiments.units import UnitOutcomes
 
@@ -123,18 +124,21 @@ def decide(data: UnitOutcomes, deployment: Deployment, rule: DecisionRule) -> Ve
             "Nobody was answered under this deployment, so there is nothing to judge. Check that "
             "the gateway is up and writes to this store.",
         )
-    verdict = verdict.model_copy(
-        update={
-            "srm_p": sample_ratio_p(
-                verdict.units["challenger"], len(data.unit), challenger_share=share
-            )
-        }
-    )
+    verdict = verdict.model_copy(update={"srm_p": _sample_ratio_p(verdict, share)})
     return (
         _broken(verdict, data, deployment)
         or _too_early(verdict, data)
         or _judged(verdict, data, share)
     )
+
+
+def _sample_ratio_p(verdict: Verdict, share: float) -> float:
+    counts = PhaseCounts(
+        name="the deployment",
+        shares={"champion": 1.0 - share, "challenger": share},
+        counts=verdict.units,
+    )
+    return phase_report(counts, RatioRule(alpha=verdict.rule.srm_alpha)).phase.p
 
 
 def _broken(verdict: Verdict, data: UnitOutcomes, deployment: Deployment) -> Verdict | None:
@@ -164,7 +168,7 @@ def _broken(verdict: Verdict, data: UnitOutcomes, deployment: Deployment) -> Ver
             verdict,
             "invalid",
             f"The challenger got {seen:.1%} of the units instead of "
-            f"{deployment.share('challenger'):.1%}; chance does that once in "
+            f"{deployment.share('challenger'):.1%}; chance does so at any time in at most one of "
             f"{1 / max(verdict.srm_p, 1e-12):,.0f} experiments. Something loses or misplaces "
             "traffic: find it before reading any result.",
         )
@@ -231,6 +235,7 @@ def _judged(verdict: Verdict, data: UnitOutcomes, share: float) -> Verdict:
         alpha=rule.alpha,
         tuned_for_units=rule.tuned_for_units,
         burn_in=rule.min_exposures_per_arm,
+        min_effective=EFFECTIVE,
     )
     low, high = float(sequence.low[-1]), float(sequence.high[-1])
     difference = float(sequence.estimate[-1])

@@ -16,6 +16,10 @@ import pytest
 import sqlalchemy as sa
 
 from data.errors import ExperimentError
+from serving.experiments.allocation import Allocation, ArmShare, Holdout, Layer, Namespace
+from serving.experiments.assignment import REASONS, assign, unit_hash
+from serving.experiments.assignment_sql import assignment_sql
+from serving.experiments.buckets import BucketRange
 from serving.experiments.store import ExperimentStore, Exposure, Feedback
 from serving.experiments.tables import exposures, outcomes
 from serving.experiments.writer import StoreWriter
@@ -43,13 +47,13 @@ for number in itertools.count():
 """
 
 
-def shown(number: int) -> Exposure:
+def shown(number: int, unit: str | None = None) -> Exposure:
     return Exposure(
         request_id=f"request-{number}",
         item=0,
         experiment_id="e",
         deployment_id="d",
-        unit=f"{number:064x}",
+        unit=unit or f"{number:064x}",
         arm="champion",
         model_version="sentiment/1",
         text_sha256="0" * 64,
@@ -120,6 +124,43 @@ def test_a_crashed_server_loses_nothing_and_the_writer_goes_on(
     writer.close(30)
     store.close()
     assert stored(url, exposures) == {f"request-{number}" for number in range(51)}
+
+
+def test_plain_sql_finds_the_arm_that_python_finds(url: str) -> None:
+    units = [unit_hash("salt-2026", f"account-{number}") for number in range(3_000)]
+    store = ExperimentStore(url)
+    store.write([shown(number, unit) for number, unit in enumerate(units)])
+    store.write([shown(10_000 + number, unit) for number, unit in enumerate(units[:50])])
+    store.close()
+    arms = (ArmShare("champion", 0.2), ArmShare("it's 100% :b", 0.3), ArmShare("도전자", 0.5))
+    owned = (BucketRange(0, 3_000), BucketRange(4_000, 9_999))
+    plain = Allocation(experiment_id="e", seed="실험 🍜 'x' -- %s :y", arms=arms)
+    full = Allocation(
+        experiment_id="e",
+        seed="e",
+        arms=arms,
+        coverage=0.7,
+        layer=Layer("layer", (Namespace("e", owned),)),
+        holdout=Holdout("held out", 0.1),
+        overrides={units[3]: "도전자"},
+    )
+    for allocation, reasons in ((plain, {"assigned"}), (full, set(REASONS))):
+        sql = assignment_sql(allocation, "postgresql", deployment_id="d")
+        with psycopg.connect(url) as connection:
+            rows = connection.execute(sql.encode()).fetchall()
+            beside = connection.execute(
+                f"SELECT count(*) FROM exposures JOIN ({sql}) AS dealt "  # noqa: S608
+                "ON dealt.unit = exposures.unit "
+                "WHERE exposures.arm IS DISTINCT FROM dealt.arm".encode()
+            ).fetchone()
+        said = {unit: assign(allocation, unit) for unit in units}
+        assert {row[0]: row[1:] for row in rows} == {
+            unit: (one.bucket, one.arm, one.why) for unit, one in said.items()
+        }
+        assert len(rows) == len(units)
+        assert {row[3] for row in rows} == reasons
+        shown_to = [*units, *units[:50]]
+        assert beside == (sum(said[unit].arm != "champion" for unit in shown_to),)
 
 
 def test_a_database_that_is_not_there_is_named_without_its_password(url: str) -> None:

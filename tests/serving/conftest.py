@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 import yaml
 
 from data.contract import CONTRACT_VERSION
@@ -274,3 +276,26 @@ def run_gateway() -> StartGateway:
 def start_gateway(run_gateway: StartGateway, tmp_path: Path) -> StartGateway:
     """A gateway of this test's own; its store is `tmp_path / "store.db"`."""
     return functools.partial(run_gateway, tmp_path)
+
+
+@pytest.fixture(
+    params=["sqlite", pytest.param("postgresql", marks=pytest.mark.services)],
+)
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database of its own for the experiments: SQLite's, and PostgreSQL's where one runs."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'deep' / 'store.db'}"
+        return
+    server = os.environ.get("MATJIP_TEST_POSTGRES_URL")
+    if not server:
+        pytest.skip("MATJIP_TEST_POSTGRES_URL is not set; `make test-services` starts a server")
+    # A database of its own, so that nothing is ever dropped that a test did not make.
+    address = sa.make_url(server).set(drivername="postgresql+psycopg")
+    name = f"matjip_{uuid.uuid4().hex[:12]}"
+    engine = sa.create_engine(address, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield address.set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    engine.dispose()

@@ -1,7 +1,5 @@
 import dataclasses
-import os
 import threading
-import uuid
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
@@ -37,31 +35,9 @@ def said(number: int, sentiment: str | None = "positive", **changes: object) -> 
     return Feedback(**(given | {"sentiment": sentiment} | changes))
 
 
-@pytest.fixture(
-    params=["sqlite", pytest.param("postgresql", marks=pytest.mark.services)],
-)
-def url(request, tmp_path):
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'deep' / 'store.db'}"
-        return
-    server = os.environ.get("MATJIP_TEST_POSTGRES_URL")
-    if not server:
-        pytest.skip("MATJIP_TEST_POSTGRES_URL is not set; `make test-services` starts a server")
-    # A database of its own, so that nothing is ever dropped that a test did not make.
-    address = sa.make_url(server).set(drivername="postgresql+psycopg")
-    name = f"matjip_{uuid.uuid4().hex[:12]}"
-    engine = sa.create_engine(address, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    yield address.set(database=name).render_as_string(hide_password=False)
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-    engine.dispose()
-
-
 @pytest.fixture
-def store(url):
-    store = ExperimentStore(url)
+def store(store_url):
+    store = ExperimentStore(store_url)
     yield store
     store.close()
 
@@ -158,9 +134,9 @@ def test_predictions_are_kept_as_json(store):
     assert kept == {"sentiment": {"label": "positive"}, "글": "맛"}
 
 
-def test_several_processes_worth_of_stores_open_and_write_at_once(url):
+def test_several_processes_worth_of_stores_open_and_write_at_once(store_url):
     def use(worker: int) -> None:
-        store = ExperimentStore(url)
+        store = ExperimentStore(store_url)
         for number in range(20):
             store.write([shown(number), shown(1_000 * (worker + 1) + number)])
         store.close()
@@ -169,7 +145,7 @@ def test_several_processes_worth_of_stores_open_and_write_at_once(url):
         done, _ = wait([pool.submit(use, worker) for worker in range(6)])
     for one in done:
         one.result()
-    store = ExperimentStore(url)
+    store = ExperimentStore(store_url)
     assert store.counts()["exposures"] == 20 + 6 * 20
     store.close()
 

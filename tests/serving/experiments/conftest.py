@@ -1,0 +1,45 @@
+"""One experiment as it is agreed, and ways to change what it says."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+SPECIFICATION: dict[str, Any] = {
+    "name": "sentiment-int8",
+    "hypothesis": "INT8 answers like the float model, at half its cost",
+    "owner": "review-analysis",
+    "unit": "user",
+    "arms": [
+        {"name": "float", "model": "models:/matjip-sentiment@champion"},
+        {"name": "int8", "model": "models:/matjip-sentiment/7"},
+    ],
+    "metrics": {
+        "primary": {"name": "sentiment_accuracy", "direction": "increase", "margin": 0.02},
+        "guardrails": [{"name": "error_rate", "direction": "decrease", "margin": 0.01}],
+        "signals": [{"name": "latency_p95_ms", "direction": "decrease", "margin": 20.0}],
+    },
+    "phases": [
+        {"kind": "shadow", "mirrored": 0.2},
+        {"kind": "canary", "allocation": {"float": 0.95, "int8": 0.05}},
+        {"kind": "ab", "allocation": {"float": 0.5, "int8": 0.5}, "min_units": 500},
+    ],
+}
+
+
+@pytest.fixture
+def agreed() -> Callable[..., dict[str, Any]]:
+    """The experiment's values, with changes: ``agreed({"arms.1.model": "models:/m/8"})``."""
+
+    def changed(changes: dict[str, Any] | None = None) -> dict[str, Any]:
+        values = copy.deepcopy(SPECIFICATION)
+        for path, value in (changes or {}).items():
+            *above, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+            place: Any = values
+            for part in above:
+                place = place[part]
+            place[last] = value
+        return values
+
+    return changed
