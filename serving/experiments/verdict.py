@@ -136,7 +136,7 @@ def _sample_ratio_p(verdict: Verdict, share: float) -> float:
     counts = PhaseCounts(
         name="the deployment",
         shares={"champion": 1.0 - share, "challenger": share},
-        counts=verdict.units,
+        counts={str(name): count for name, count in verdict.units.items()},
     )
     return phase_report(counts, RatioRule(alpha=verdict.rule.srm_alpha)).phase.p
 
