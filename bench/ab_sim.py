@@ -30,6 +30,7 @@ OUT: Final = Path(__file__).resolve().parent.parent / "var" / "bench"
 PARTS: Final[dict[str, str]] = {
     "sequences": "bench.ab_sequences",
     "sample_ratio": "bench.ab_sample_ratio",
+    "variance": "bench.ab_variance",
     "analysis": "bench.ab_analysis",
 }
 """Name → module with ``measure(say) -> {key: AbFigure}``; imported when its turn comes."""
