@@ -1,12 +1,14 @@
-import mmap
+import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from data.errors import EngineError
 from serving.batching.calibrate import CalibrationRequest, calibrate, measure
-from serving.batching.peak_memory import gpu_peak, host_peak
+from serving.batching.peak_memory import gpu_peak
 from serving.batching.shapes import shape_of
 
 MIB = 2**20
@@ -56,27 +58,53 @@ def module(tmp_path, monkeypatch):
     return "allocating"
 
 
-def test_a_calls_peak_is_seen_though_it_gives_all_back():
-    peak, _ = host_peak(lambda: np.ones(50 * MIB, dtype=np.uint8).sum())
-    assert 45 * MIB < peak < 70 * MIB
-    again, _ = host_peak(lambda: np.ones(10 * MIB, dtype=np.uint8).sum())
-    assert 8 * MIB < again < 20 * MIB
+# What other tests left in this process (threads, arenas, freed memory) is part of what it takes, so
+# peaks are read in a process that does nothing else, as calibration does.
+PEAKS = """
+import json, mmap
+import numpy as np
+from serving.batching.peak_memory import host_peak
 
-
-def test_what_linux_does_not_count_yet_is_in_the_spread_and_no_offset():
-    if host_peak(lambda: None)[1] != "VmHWM":
-        pytest.skip("this Linux lets no process reset its high-water mark")
-    size = 2 * MIB
-    errors = [host_peak(lambda: mapped(size))[0] - size for _ in range(60)]
-    assert np.ptp(errors) >= 64 * 1024  # or a bound that is fitted to calls alike knows none of it
-    assert np.abs(errors).max() < 512 * 1024
-    assert np.median([host_peak(lambda: None)[0] for _ in range(9)]) < 16 * 1024
-
+MIB = 2**20
 
 def mapped(size):
     with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE) as pages:
         for start in range(0, size, mmap.PAGESIZE):
             pages[start] = 1
+
+def touched(size):
+    return host_peak(lambda: np.ones(size, dtype=np.uint8).sum())[0]
+
+print(json.dumps({
+    "source": host_peak(lambda: None)[1],
+    "large": touched(50 * MIB),
+    "again": touched(10 * MIB),
+    "mapped": [host_peak(lambda: mapped(2 * MIB))[0] for _ in range(60)],
+    "nothing": [host_peak(lambda: None)[0] for _ in range(9)],
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def peaks():
+    done = subprocess.run(
+        [sys.executable, "-c", PEAKS], capture_output=True, text=True, timeout=120, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def test_a_calls_peak_is_seen_though_it_gives_all_back(peaks):
+    assert 45 * MIB < peaks["large"] < 70 * MIB
+    assert 8 * MIB < peaks["again"] < 20 * MIB
+
+
+def test_what_linux_does_not_count_yet_is_in_the_spread_and_no_offset(peaks):
+    if peaks["source"] != "VmHWM":
+        pytest.skip("this Linux lets no process reset its high-water mark")
+    errors = np.asarray(peaks["mapped"]) - 2 * MIB
+    assert np.ptp(errors) >= 64 * 1024  # or a bound that is fitted to calls alike knows none of it
+    assert np.abs(errors).max() < 512 * 1024
+    assert np.median(peaks["nothing"]) < 16 * 1024
 
 
 @pytest.mark.parametrize("computes_padding", [True, False])
