@@ -23,12 +23,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.figures import INT8_LIMITS, TARGETS, figures_of, fits, shown
+from bench.figures import INT8_LIMITS, TARGETS, Row, figures_of, fits, shown
 from bench.progress import MARK
 from bench.report import write_report
 from bench.side_by_side import ENVIRONMENT
 from bench.source_models import ROOT
 from data.manifest import write_json
+from serving.engines.judging import NEAR
 
 OUT: Final = ROOT / "var" / "bench"
 DEFAULT_ENGINE: Final = "onnxruntime-int8"
@@ -47,7 +48,7 @@ class Part:
     Attributes:
         name: of its JSON file.
         seconds: that it may take, of those that are left.
-        arguments: of its module; ``{out}`` and the names of ``_choices`` are filled in.
+        arguments: of its module; ``{out}`` and the names of ``choices`` are filled in.
     """
 
     name: str
@@ -69,7 +70,7 @@ TURNS: Final = (
 """What runs one after another; parts of one turn run together."""
 
 
-def _choices(folder: Path) -> dict[str, str]:
+def choices(folder: Path) -> dict[str, str]:
     """Which engines the later parts use, by what the first one measured."""
     path = folder / "engine_speeds.json"
     said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -79,13 +80,20 @@ def _choices(folder: Path) -> dict[str, str]:
     good = [name for name in ranked if fits(quality.get(name, {}), INT8_LIMITS)]
     int8 = [name for name in ranked if "int8" in name]
     padded = [name for name in int8 if not name.startswith("torch")]
-    best = (good or int8 or [DEFAULT_ENGINE])[0]
+    best = _as_tuned(good, rows, quality) if good else (int8 or [DEFAULT_ENGINE])[0]
     return {
         "best": best,
         "own": ",".join(dict.fromkeys([best, *good[:_COMPARED]])),
         "memory": ",".join(dict.fromkeys([*SERVED, best])),
         "padded": (padded or [DEFAULT_ENGINE])[0],
     }
+
+
+def _as_tuned(good: list[str], rows: list[Row], quality: dict[str, Row]) -> str:
+    """Of the fastest and those as good as equally fast the most exact, as `make tune-engine`."""
+    speeds = {name: max(row["ratio"] for row in rows if row["engine"] == name) for name in good}
+    near = [name for name in good if speeds[name] >= (1 - NEAR) * speeds[good[0]]]
+    return max(near, key=lambda name: float(quality[name]["cos_mean"]))
 
 
 def run_part(part: Part, folder: Path, *, ends: float, show: Callable[[str], None] = print) -> str:
@@ -103,7 +111,7 @@ def run_part(part: Part, folder: Path, *, ends: float, show: Callable[[str], Non
     if seconds <= 0:
         write_json(out, {"failure": "no time was left for it"})
         return "no time was left for it"
-    filled = _choices(folder) | {"out": str(out)}
+    filled = choices(folder) | {"out": str(out)}
     command = [argument.format(**filled) for argument in part.arguments]
     began = time.monotonic()
     # A session of its own: what a part started ends with it.

@@ -89,11 +89,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--windows", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=TOKEN_BUDGET, help="of one batch, at most")
     asked = parser.parse_args()
     windows = draw_windows(asked.windows, SHAPE["vocab_size"])
     model = make_model()
     arrival = [range(first, first + 32) for first in range(0, len(windows) - 31, 32)]
-    planned = [rows.tolist() for rows in plan_batches([len(w) for w in windows], TOKEN_BUDGET)]
+    planned = [rows.tolist() for rows in plan_batches([len(w) for w in windows], asked.tokens)]
     plans: dict[str, tuple[Engine, Batches]] = {
         "naive": (PytorchEngine(model), arrival),
         **{name: (UnpaddedEngine(model, precision=name), planned) for name in PRECISIONS},

@@ -9,7 +9,8 @@ from data.errors import EngineError
 from serving.engines.tuned import EngineChoice, MeasuredEngine, QualityBudget
 
 _INVARIANT_COS: Final = 0.9999
-_NEAR: Final = 0.03
+NEAR: Final = 0.03
+"""Speeds that are no further apart than so much of the faster one may change places next time."""
 
 
 def judge(
@@ -38,7 +39,7 @@ def judge(
             "export the model again"
         )
     fastest = max(fit, key=_speed)
-    near = [row for row in fit if _speed(row) >= (1 - _NEAR) * _speed(fastest)]
+    near = [row for row in fit if _speed(row) >= (1 - NEAR) * _speed(fastest)]
     best = max(near, key=lambda row: (_exactness(row), _speed(row)))
     return best.engine, [_judged(row, best, fastest, budget) for row in measured]
 

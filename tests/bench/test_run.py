@@ -3,7 +3,7 @@ import os
 import time
 
 from bench.figures import TARGETS
-from bench.run import BUDGET_S, ENVIRONMENT, TURNS, Part, run_part
+from bench.run import BUDGET_S, DEFAULT_ENGINE, ENVIRONMENT, TURNS, Part, choices, run_part
 from bench.source_models import ROOT
 
 
@@ -13,6 +13,29 @@ def test_every_part_has_a_file_that_a_figure_reads_or_the_report():
     assert {"engine_speeds", "side_by_side", "padding", "gateway_load"} <= set(names)
     assert {"memory_model", "admission"} <= set(names)
     assert len(TARGETS) == 12
+
+
+def test_the_later_parts_use_the_engine_that_tuning_would_choose(tmp_path):
+    def measured(engine, ratio, cos_mean, top10_overlap=0.96):
+        quality = {"cos_mean": cos_mean, "cos_p1": 0.99, "top10_overlap": top10_overlap}
+        return {"engine": engine, "plan": "sorted", "ratio": ratio}, quality
+
+    rows, quality = {}, {}
+    for engine, *figures in (
+        ("openvino-int8-static", 11.1, 0.9983),
+        ("torch-int8", 10.8, 0.9988),  # within 3%, and more exact
+        ("openvino-int8", 9.8, 0.9990),  # more exact still, and too slow
+        ("onnxruntime-int8", 11.0, 0.9999, 0.90),  # finds other neighbours
+    ):
+        rows[engine], quality[engine] = measured(engine, *figures)
+    said = {"rows": list(rows.values()), "quality": quality}
+    (tmp_path / "engine_speeds.json").write_text(json.dumps(said))
+
+    found = choices(tmp_path)
+
+    assert found["best"] == "torch-int8"
+    assert found["own"] == "torch-int8,openvino-int8-static,openvino-int8"
+    assert choices(tmp_path / "none")["best"] == DEFAULT_ENGINE
 
 
 def test_a_part_that_fails_leaves_its_reason(tmp_path):
