@@ -92,7 +92,9 @@ def compare_arms(
     agreed = parse_settings(DecisionRule, rule, where="the decision rule")
     store = ExperimentStore(store_url)
     try:
-        data = store.exposures_with_outcomes(deployed.experiment_id, deployed.deployment_id)
+        data = store.exposures_with_outcomes(
+            deployed.experiment_id, deployed.deployment_id, window_days=agreed.attribution_days
+        )
     finally:
         store.close()
     verdict = decide(data, deployed, agreed)

@@ -1,6 +1,6 @@
 """Which of the engines that were measured is kept, and why none of the others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from rich.table import Table
@@ -9,7 +9,7 @@ from data.errors import EngineError
 from serving.engines.tuned import EngineChoice, MeasuredEngine, QualityBudget
 
 _INVARIANT_COS: Final = 0.9999
-NEAR: Final = 0.03
+_NEAR: Final = 0.03
 """Speeds that are no further apart than so much of the faster one may change places next time."""
 
 
@@ -39,9 +39,20 @@ def judge(
             "export the model again"
         )
     fastest = max(fit, key=_speed)
-    near = [row for row in fit if _speed(row) >= (1 - NEAR) * _speed(fastest)]
-    best = max(near, key=lambda row: (_exactness(row), _speed(row)))
+    named = {row.engine: row for row in fit}
+    best = named[pick({name: (_speed(row), _exactness(row)) for name, row in named.items()})]
     return best.engine, [_judged(row, best, fastest, budget) for row in measured]
+
+
+def pick(engines: Mapping[str, tuple[float, float]]) -> str:
+    """Of the fastest engine and those as good as equally fast, the most exact.
+
+    Args:
+        engines: name → speed, and how exact its answers are; higher is better.
+    """
+    fastest = max(speed for speed, _ in engines.values())
+    near = [name for name, (speed, _) in engines.items() if speed >= (1 - _NEAR) * fastest]
+    return max(near, key=lambda name: engines[name][::-1])
 
 
 def broken_limits(row: MeasuredEngine, budget: QualityBudget) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -16,10 +16,10 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from data.errors import MatjipError
 from serving.experiments.archive_files import Archive
+from serving.experiments.database import DEFAULT_URL
 from serving.experiments.export import OnRows, export
 from serving.experiments.retention import retain
 
-_DEFAULT_STORE: Final = "sqlite:///var/serving/experiments.db"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 Store = Annotated[
@@ -33,7 +33,7 @@ Store = Annotated[
 @app.command("export")
 def export_command(
     out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
-    store: Store = _DEFAULT_STORE,
+    store: Store = DEFAULT_URL,
     before: Annotated[
         datetime | None, typer.Option(help="Only exposures of before, UTC: 2026-09-01.")
     ] = None,
@@ -52,7 +52,7 @@ def export_command(
 def retain_command(
     out: Annotated[Path, typer.Argument(help="Folder of the archives.")],
     older_than_days: Annotated[float, typer.Option(help="What is older leaves the store.")],
-    store: Store = _DEFAULT_STORE,
+    store: Store = DEFAULT_URL,
 ) -> None:
     """Move what is older out of the store, into an archive; a killed run may be run again."""
     _run(lambda on_rows: retain(store, out, older_than_days=older_than_days, on_rows=on_rows))

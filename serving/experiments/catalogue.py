@@ -15,16 +15,10 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 
 from data.errors import ExperimentError
+from serving.experiments.database import act_alone, name_of, open_database, reported
 from serving.experiments.lifecycle import ENDED, Event, Lifecycle
 from serving.experiments.specification import ExperimentSpecification, specification_of
-from serving.experiments.tables import (
-    act_alone,
-    cause,
-    connect,
-    create_tables,
-    experiment_events,
-    experiment_versions,
-)
+from serving.experiments.tables import experiment_events, experiment_versions
 
 
 @dataclass(frozen=True)
@@ -72,11 +66,9 @@ class Catalogue:
         Raises:
             ExperimentError: the database cannot be opened.
         """
-        self.name = sa.make_url(url).render_as_string(hide_password=True)
+        self._engine = open_database(url)
+        self.name = name_of(self._engine)
         self._now_us = now_us
-        with self._reported("open"):
-            self._engine = connect(sa.make_url(url))
-            create_tables(self._engine)
 
     def put(self, specification: ExperimentSpecification) -> Entry:
         """Keep a specification; the one that is kept already is not kept twice.
@@ -85,7 +77,10 @@ class Catalogue:
             ExperimentError: the experiment has begun with another, or the database refused.
         """
         name = specification.name
-        with self._reported(f"keep experiment {name!r} in"), self._engine.begin() as connection:
+        with (
+            reported(self._engine, f"keep experiment {name!r} in"),
+            self._engine.begin() as connection,
+        ):
             act_alone(connection)
             rows = _versions(connection, name)
             if rows and rows[-1].digest == specification.digest:
@@ -114,7 +109,10 @@ class Catalogue:
         Raises:
             ExperimentError: there is none of that name, or the database cannot be read.
         """
-        with self._reported(f"read experiment {name!r} from"), self._engine.connect() as connection:
+        with (
+            reported(self._engine, f"read experiment {name!r} from"),
+            self._engine.connect() as connection,
+        ):
             return self._found(connection, name)
 
     def list(self) -> list[Entry]:
@@ -124,7 +122,10 @@ class Catalogue:
             ExperimentError: the database cannot be read.
         """
         names = sa.select(experiment_versions.c.name).distinct().order_by("name")
-        with self._reported("read the experiments of"), self._engine.connect() as connection:
+        with (
+            reported(self._engine, "read the experiments of"),
+            self._engine.connect() as connection,
+        ):
             return [self._found(connection, name) for name in connection.execute(names).scalars()]
 
     def record(self, name: str, event: Event, *, after: int | None = None) -> Entry:
@@ -139,7 +140,10 @@ class Catalogue:
             ExperimentError: it is not allowed now, somebody acted meanwhile, or the database
                 refused. Nothing is written then.
         """
-        with self._reported(f"act on experiment {name!r} in"), self._engine.begin() as connection:
+        with (
+            reported(self._engine, f"act on experiment {name!r} in"),
+            self._engine.begin() as connection,
+        ):
             act_alone(connection)
             entry = self._found(connection, name)
             seen = entry.lifecycle.events
@@ -168,6 +172,17 @@ class Catalogue:
         """Let go of every connection."""
         self._engine.dispose()
 
+    @contextmanager
+    def _reading(self, doing: str) -> Iterator[sa.Connection]:
+        with reported(self._engine, doing), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _alone(self, doing: str) -> Iterator[sa.Connection]:
+        with reported(self._engine, doing), self._engine.begin() as connection:
+            act_alone(connection)
+            yield connection
+
     def _found(self, connection: sa.Connection, name: str) -> Entry:
         versions = _versions(connection, name)
         if not versions:
@@ -193,16 +208,6 @@ class Catalogue:
                 f"{place.stop!r}, and {name!r}, which is {other.state!r}, owns {owned.start!r} to "
                 f"{owned.stop!r}; give one of them other buckets, or end {name!r}"
             )
-
-    @contextmanager
-    def _reported(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except (sa.exc.SQLAlchemyError, OSError) as error:
-            raise ExperimentError(
-                f"cannot {doing} the store {self.name!r}: {cause(error)}; check that the database "
-                "is up and its disk has room, then try again"
-            ) from error
 
 
 def _versions(connection: sa.Connection, name: str) -> list[sa.Row[Any]]:

@@ -28,7 +28,8 @@ from serving.experiments.archive_files import (
     seal,
     write_whole,
 )
-from serving.experiments.tables import cause, connect, create_tables, exposures, outcomes
+from serving.experiments.database import open_database, reported
+from serving.experiments.tables import exposures, outcomes
 
 OnRows = Callable[[str, int], None]
 """Told which table, and how many rows of it are done so far."""
@@ -65,59 +66,13 @@ def export(
         raise ExperimentError(
             f"before_us={before_us!r} is no time; give microseconds since 1970, or None for all"
         )
-    engine = open_store(url)
+    engine = open_database(url, must_exist=True)
     try:
         prepare(out)
-        with store_errors(engine), _snapshot(engine) as connection:
+        with reported(engine, "export from"), _snapshot(engine) as connection:
             return _export(connection, out, before_us, experiment_id, on_rows)
     finally:
         engine.dispose()
-
-
-def open_store(url: str) -> sa.Engine:
-    """An engine over a store that exists, its tables made where they are missing.
-
-    Raises:
-        ExperimentError: there is none.
-    """
-    try:
-        address = sa.make_url(url)
-    except sa.exc.ArgumentError as error:
-        raise ExperimentError(
-            "the store's address is none that SQLAlchemy reads (it is not shown: it may hold a "
-            "password); write sqlite:///path/to/file.db or postgresql://…"
-        ) from error
-    name = address.render_as_string(hide_password=True)
-    on_file = address.get_backend_name() == "sqlite" and address.database not in {
-        None,
-        "",
-        ":memory:",
-    }
-    if on_file and not Path(str(address.database)).is_file():
-        raise ExperimentError(
-            f"there is no store at {name!r}; name the one that the gateway writes"
-        )
-    try:
-        engine = connect(address)
-        create_tables(engine)
-    except (sa.exc.SQLAlchemyError, OSError) as error:
-        raise ExperimentError(
-            f"cannot open the experiment store {name!r}: {cause(error)}; check that the database "
-            "is up and its disk has room"
-        ) from error
-    return engine
-
-
-@contextmanager
-def store_errors(engine: sa.Engine) -> Iterator[None]:
-    """Errors of the database as ``ExperimentError``, without statements and passwords."""
-    try:
-        yield
-    except sa.exc.SQLAlchemyError as error:
-        name = engine.url.render_as_string(hide_password=True)
-        raise ExperimentError(
-            f"the experiment store {name!r} refused: {cause(error)}; run it again, nothing is lost"
-        ) from error
 
 
 @contextmanager

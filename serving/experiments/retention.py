@@ -31,7 +31,8 @@ from serving.experiments.archive_files import (
     read_columns,
     sync_folder,
 )
-from serving.experiments.export import OnRows, export, open_store, store_errors
+from serving.experiments.database import open_database, reported
+from serving.experiments.export import OnRows, export
 from serving.experiments.hashes import hex_of
 from serving.experiments.tables import exposures, outcomes
 
@@ -80,7 +81,7 @@ def retain(
             has whatever is not safe in an archive.
     """
     before = _cutoff(older_than_days, now_us)
-    engine = open_store(url)
+    engine = open_database(url, must_exist=True)
     try:
         with _alone(out):
             ended = [_remove(engine, folder, on_rows) for folder in _left_by_killed_runs(out)]
@@ -183,7 +184,7 @@ def _remove(engine: sa.Engine, folder: Path, on_rows: OnRows | None) -> Archive:
             )
     # Exposures first: without them, outcomes count for nothing, while exposures alone would look
     # like answers whose outcomes were lost.
-    with store_errors(engine):
+    with reported(engine, "move rows out of"):
         for table, name, _, last_us in files:
             _remove_rows(engine, table, folder / name, last_us, on_rows)
     final = folder.with_name(folder.name.removesuffix(MOVING))

@@ -20,14 +20,8 @@ import sqlalchemy as sa
 from data.contract import Sentiment
 from data.errors import ExperimentError
 from serving.deployment import ArmName
-from serving.experiments.tables import (
-    cause,
-    connect,
-    create_tables,
-    exposures,
-    insert_or_ignore,
-    outcomes,
-)
+from serving.experiments.database import name_of, open_database, reported
+from serving.experiments.tables import exposures, insert_or_ignore, outcomes
 from serving.experiments.units import UnitOutcomes, per_unit, unit_outcomes, versions_by_arm
 
 _IN_LIMIT: Final = 500
@@ -111,15 +105,8 @@ class ExperimentStore:
         Raises:
             ExperimentError: the database cannot be opened.
         """
-        self.name = sa.make_url(url).render_as_string(hide_password=True)
-        try:
-            self._engine = connect(sa.make_url(url))
-            create_tables(self._engine)
-        except (sa.exc.SQLAlchemyError, OSError) as error:
-            raise ExperimentError(
-                f"cannot open the experiment store {self.name!r}: {cause(error)}; check "
-                "MATJIP_STORE_URL, and that the database is up and its disk has room"
-            ) from error
+        self._engine = open_database(url)
+        self.name = name_of(self._engine)
         self._insert_exposures = insert_or_ignore(self._engine, exposures)
         self._insert_outcomes = insert_or_ignore(self._engine, outcomes)
 
@@ -206,14 +193,9 @@ class ExperimentStore:
             ExperimentError: the database cannot be read, a unit is no hash, the window is wrong.
         """
         units = per_unit(experiment_id, deployment_id, window_days=window_days)
-        try:
-            with self._engine.connect() as connection:
-                rows = connection.execute(units).all()
-                versions = connection.execute(versions_by_arm(experiment_id, deployment_id)).all()
-        except sa.exc.SQLAlchemyError as error:
-            raise ExperimentError(
-                f"cannot read the experiment store {self.name!r}: {cause(error)}; try again"
-            ) from error
+        with reported(self._engine, "read"), self._engine.connect() as connection:
+            rows = connection.execute(units).all()
+            versions = connection.execute(versions_by_arm(experiment_id, deployment_id)).all()
         return unit_outcomes(rows, versions)
 
     def counts(self) -> dict[str, int]:

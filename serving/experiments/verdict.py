@@ -49,6 +49,12 @@ class DecisionRule(BaseModel):
     max_missing_share: float = Field(
         default=0.05, ge=0.0, le=1.0, description="Answers that may lack an outcome."
     )
+    attribution_days: float | None = Field(
+        default=None,
+        gt=0.0,
+        le=36_500.0,
+        description="How late after its answer an outcome may come and still count; None: ever.",
+    )
 
 
 class SequencePoint(BaseModel):

@@ -16,6 +16,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from data.errors import ExperimentError
+from serving.experiments.database import cause
 from serving.experiments.store import (
     ExperimentStore,
     Exposure,
@@ -23,7 +24,6 @@ from serving.experiments.store import (
     FeedbackResult,
     RequestIdReusedError,
 )
-from serving.experiments.tables import cause
 
 _GROUP_ROWS: Final = 2_000
 """Rows of one commit: enough to share its fsync, few enough that nobody waits long for it."""

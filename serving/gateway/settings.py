@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data.errors import SettingsError
 from serving.batching.settings import AdmissionSettings, BatchSettings
+from serving.experiments.database import DEFAULT_URL
 
 PREFIX: Final = "MATJIP_"
 AUTO: Final = "auto"
@@ -25,7 +26,7 @@ class ServingSettings(BaseModel):
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8080, ge=0, le=65_535, description="0 takes any free port.")
     store_url: str = Field(
-        default="sqlite:///var/serving/experiments.db",
+        default=DEFAULT_URL,
         pattern=r"^(sqlite|postgresql(\+psycopg)?)://",
         repr=False,
         description="sqlite:///path/to/file.db, or postgresql://user:password@host/database.",

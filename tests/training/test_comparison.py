@@ -99,6 +99,17 @@ def test_a_worse_challenger_is_rolled_back(deployment: Path, tmp_path: Path) -> 
     assert facts["decision"] == "roll_back"
 
 
+def test_outcomes_later_than_agreed_do_not_count(deployment: Path, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'store.sqlite'}"
+    _serve(deployment, url, 3000, right={"champion": 0.8, "challenger": 0.8})  # 1 µs later
+    rule = RULE.replace("}", ", attribution_days: 1.0e-12}")
+    facts = compare_arms(
+        deployment, store_url=url, rule=rule, traffic="a test", out=tmp_path / "c"
+    ).facts
+    assert facts["decision"] == "invalid"
+    assert facts["outcomes"] == {"champion": 0, "challenger": 0}
+
+
 def test_an_empty_store_decides_nothing(deployment: Path, tmp_path: Path) -> None:
     facts = compare_arms(
         deployment,

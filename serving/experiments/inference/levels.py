@@ -1,6 +1,7 @@
 """What every comparison is told first, and checks: level, alternative, shares, outcomes' range."""
 
 import math
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import numpy as np
@@ -14,6 +15,8 @@ Range = tuple[float, float]
 """The least and the greatest that an outcome can be."""
 Alternative = Literal["two-sided", "greater", "less"]
 """Which ends say something: both, the lower alone, the upper alone; scipy's names."""
+_SUM_TOLERANCE: Final = 1e-9
+"""What adding decimals leaves."""
 ALTERNATIVES: Final[tuple[Alternative, ...]] = ("two-sided", "greater", "less")
 
 
@@ -41,6 +44,24 @@ def check_share(share: float | Floats) -> None:
             f"the challenger's share is {share!r}, so there is nothing to compare with; give both "
             "arms a share"
         )
+
+
+def check_shares(shares: Sequence[float] | Floats) -> Floats:
+    """The shares of two or more arms as an array (arms,).
+
+    Raises:
+        ExperimentError: there are fewer, one of them is none, or they do not add up to 1.
+    """
+    values = np.asarray(shares, dtype=np.float64)
+    if values.ndim != 1 or values.size < 2:  # noqa: PLR2004  # a comparison takes two
+        raise ExperimentError(f"shares={shares!r}; give at least two arms a share each")
+    if not (np.isfinite(values).all() and (values > 0.0).all()):
+        raise ExperimentError(f"shares={shares!r}; each arm's share must lie between 0 and 1")
+    if abs(values.sum() - 1.0) > _SUM_TOLERANCE:
+        raise ExperimentError(
+            f"shares={shares!r} add up to {float(values.sum())!r}; make them add up to 1"
+        )
+    return values
 
 
 def check_alternative(alternative: str) -> None:

@@ -5,7 +5,6 @@ over the same units, so that their times are the same.
 """
 
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from serving.experiments.inference.levels import (
     Floats,
     Range,
     check_outcomes,
-    check_share,
+    check_shares,
     middle,
 )
 from serving.experiments.inference.sequences import (
@@ -27,8 +26,6 @@ from serving.experiments.inference.sequences import (
     running_mean,
     sequence_of,
 )
-
-_SUM_TOLERANCE: Final = 1e-9
 
 
 def arm_sequences(
@@ -107,12 +104,7 @@ def arm_sequences(
 def _check_arms(
     arm: NDArray[np.integer], reward: Floats, shares: Sequence[float], guesses: Floats | None
 ) -> None:
-    if len(shares) < 2:  # noqa: PLR2004  # a comparison takes two arms
-        raise ExperimentError(f"shares={shares!r}; give the control's share and a challenger's")
-    for share in shares:
-        check_share(share)
-    if abs(sum(shares) - 1.0) > _SUM_TOLERANCE:
-        raise ExperimentError(f"shares={shares!r} add up to {sum(shares)!r}; make them add up to 1")
+    check_shares(shares)
     if arm.shape != reward.shape:
         raise ExperimentError(
             f"arm has the shape {arm.shape!r} and reward {reward.shape!r}; give both one value per "

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
 from data.errors import ExperimentError
-from serving.experiments.inference.levels import check_share
+from serving.experiments.inference.levels import check_share, check_shares
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -48,19 +48,6 @@ class RatioSequence:
     units: Floats
     log_e: Floats
     p: Floats
-
-
-def _shares(shares: Sequence[float] | Floats) -> Floats:
-    values = np.asarray(shares, dtype=np.float64)
-    if values.ndim != 1 or values.size < 2:  # noqa: PLR2004  # a ratio takes two
-        raise ExperimentError(f"shares={shares!r}; give at least two arms a share each")
-    if not (np.isfinite(values).all() and (values > 0.0).all()):
-        raise ExperimentError(f"shares={shares!r}; each arm's share must lie between 0 and 1")
-    if abs(values.sum() - 1.0) > 1e-9:  # noqa: PLR2004  # what adding decimals leaves
-        raise ExperimentError(
-            f"shares={shares!r} add up to {float(values.sum())!r}; make them add up to 1"
-        )
-    return values
 
 
 def _counts(counts: ArrayLike, arms: int) -> Floats:
@@ -111,7 +98,7 @@ def fixed_look_p(counts: Sequence[int] | Counts, *, shares: Sequence[float] | Fl
         ExperimentError: shares or counts are out of range, there are no units, or fewer than five
             are expected in an arm of three or more, which chi-square cannot judge.
     """
-    wanted = _shares(shares)
+    wanted = check_shares(shares)
     seen = _counts(counts, wanted.size)
     if seen.ndim != 1 or seen.sum() == 0:
         raise ExperimentError(f"counts={counts!r}; one look takes one count per arm, and some unit")
@@ -164,7 +151,7 @@ def log_e_value(
     Raises:
         ExperimentError: shares, counts or concentration are out of range.
     """
-    wanted = _shares(shares)
+    wanted = check_shares(shares)
     seen = _counts(counts, wanted.size)
     if not (np.isfinite(concentration) and concentration > 0.0):
         raise ExperimentError(

@@ -81,7 +81,7 @@ def pseudo_outcomes(
         ExperimentError: shapes do not match, a share leaves an arm empty, a guess is missing.
     """
     check_share(challenger_share)
-    _check_shapes(challenger, reward, guesses)
+    check_shapes(challenger, reward, guesses)
     on = challenger.astype(np.float64)
     off = 1.0 - on
     with_champion, with_challenger = (
@@ -148,7 +148,7 @@ def confidence_sequence(
         ExperimentError: an argument or a reward is out of range.
     """
     rho = best_rho(tuned_for_units, alpha, alternative)
-    _check_shapes(challenger, reward, guesses)
+    check_shapes(challenger, reward, guesses)
     check_outcomes(reward, outcome_range)
     on = challenger.astype(np.float64)
     if guesses is None:
@@ -272,7 +272,12 @@ def intersected(sequence: ConfidenceSequence) -> ConfidenceSequence:
     )
 
 
-def _check_shapes(challenger: Flags, reward: Floats, guesses: Floats | None) -> None:
+def check_shapes(challenger: Flags, reward: Floats, guesses: Floats | None = None) -> None:
+    """Refuse units whose arms, outcomes and guesses do not belong together.
+
+    Raises:
+        ExperimentError: a shape or a type is another, or a guess is missing.
+    """
     if challenger.dtype != np.bool_:
         raise ExperimentError(
             f"challenger is an array of {challenger.dtype}; give True where the challenger answered"

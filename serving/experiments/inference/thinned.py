@@ -24,6 +24,7 @@ from serving.experiments.inference.levels import (
 from serving.experiments.inference.sequences import (
     UNIT_RANGE,
     ConfidenceSequence,
+    check_shapes,
     pseudo_outcomes,
     sequence_by_sums,
 )
@@ -129,11 +130,9 @@ def _carried(values: Floats, before: Floats) -> Floats:
 
 
 def _check(challenger: Flags, reward: Floats, looks: NDArray[np.int64]) -> None:
-    if challenger.shape != reward.shape or reward.ndim != 1:
-        raise ExperimentError(
-            f"challenger has the shape {challenger.shape!r} and reward {reward.shape!r}; give both "
-            "one value per unit"
-        )
+    check_shapes(challenger, reward)
+    if reward.ndim != 1:
+        raise ExperimentError(f"reward has the shape {reward.shape!r}; give one value per unit")
     if len(looks) and not (
         looks[0] >= 1 and looks[-1] <= len(reward) and (np.diff(looks) > 0).all()
     ):

@@ -1,10 +1,13 @@
-"""One experiment as it is agreed, and ways to change what it says."""
+"""A store of its own for each test; one experiment as it is agreed, and ways to change it."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from serving.experiments.store import ExperimentStore
 
 SPECIFICATION: dict[str, Any] = {
     "name": "sentiment-int8",
@@ -43,3 +46,17 @@ def agreed() -> Callable[..., dict[str, Any]]:
         return values
 
     return changed
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """Of a SQLite store that is not there yet."""
+    return f"sqlite:///{tmp_path / 'store.db'}"
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[ExperimentStore]:
+    """The store of that address."""
+    opened = ExperimentStore(url)
+    yield opened
+    opened.close()

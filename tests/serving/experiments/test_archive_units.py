@@ -3,17 +3,17 @@ import itertools
 
 import numpy as np
 import pytest
-import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.errors import ExperimentError
 from serving.experiments import export as exporting
 from serving.experiments.archive_units import units_of_archive
+from serving.experiments.database import open_database
 from serving.experiments.export import export
 from serving.experiments.retention import retain
 from serving.experiments.store import ExperimentStore, exposure_event_id
-from serving.experiments.tables import connect, create_tables, exposures, outcomes
+from serving.experiments.tables import exposures, outcomes
 
 DAY = 86_400_000_000
 ARMS = ("champion", "challenger")
@@ -55,8 +55,7 @@ SAID = st.lists(
 
 
 def fill(url, answers, said):
-    engine = connect(sa.make_url(url))
-    create_tables(engine)
+    engine = open_database(url)
     same = {"text_sha256": "0" * 64, "prediction": {}, "latency_ms": 1.0}
     with engine.begin() as connection:
         for table in (exposures, outcomes):

@@ -199,7 +199,7 @@ def test_a_store_that_is_gone_is_named(
     with pytest.raises(ExperimentError, match="keeps nothing"):
         Catalogue("sqlite://")
     (tmp_path / "folder.db").mkdir()
-    with pytest.raises(ExperimentError, match=r"cannot open the store .*folder.db"):
+    with pytest.raises(ExperimentError, match=r"cannot open the experiment store .*folder.db"):
         Catalogue(f"sqlite:///{tmp_path}/folder.db")
     (tmp_path / "text.db").write_bytes(b"no database" * 1_000)
     with pytest.raises(ExperimentError, match="file is not a database"):

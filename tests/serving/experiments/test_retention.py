@@ -47,18 +47,6 @@ def said(number, **changes):
 
 
 @pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path / 'store.db'}"
-
-
-@pytest.fixture
-def store(url):
-    store = ExperimentStore(url)
-    yield store
-    store.close()
-
-
-@pytest.fixture
 def few_at_once(monkeypatch):
     monkeypatch.setattr(retention, "_ROWS_AT_ONCE", 7)
 

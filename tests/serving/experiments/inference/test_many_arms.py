@@ -63,7 +63,7 @@ def test_guesses_may_come_from_outside():
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"shares": (1.0,)}, "control's share and a challenger's"),
+        ({"shares": (1.0,)}, "at least two arms a share each"),
         ({"shares": (0.5, 0.4, 0.2)}, "add up to"),
         ({"shares": (1.0, 0.0, 0.0)}, "share"),
         ({"arm": np.array([0, 1, 3])}, "number the arms 0"),
