@@ -8,41 +8,15 @@ under the same shares are the same deployment on every machine.
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final, Literal, Protocol, Self, TypeVar, get_args
+from typing import Any, Protocol, Self, TypeVar
 
 import orjson
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    computed_field,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
 
 from data.contract import Identifier
 from data.errors import ArtifactError, ExperimentError
 from data.manifest import canonical_digest, write_text_atomically
-
-BUCKETS: Final = 10_000
-"""Shares are counted in buckets, so a share has at most four decimals."""
-
-_ROUNDING: Final = 1e-6
-
-ArmName = Literal["champion", "challenger"]
-ARMS: Final[tuple[ArmName, ...]] = get_args(ArmName)
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-def _whole_buckets(share: float) -> float:
-    if abs(share * BUCKETS - round(share * BUCKETS)) > _ROUNDING:
-        raise ValueError(f"share={share!r} is finer than 1/{BUCKETS}; round it to 4 decimals")
-    return share
-
-
-Share = Annotated[float, Field(ge=0.0, le=1.0), AfterValidator(_whole_buckets)]
+from serving.dealing import BUCKETS, MOST_ARMS, ArmName, Digest, PhasePlan, Share
 
 
 class SharedArm(Protocol):
@@ -83,62 +57,83 @@ class Arm(BaseModel):
     share: Share
 
 
-def champion_first(arms: tuple[AnyArm, ...]) -> tuple[AnyArm, ...]:
-    """The arms in the order that assignment counts their buckets in."""
-    return tuple(sorted(arms, key=lambda arm: ARMS.index(arm.name)))
-
-
 def check_arms(arms: Sequence[SharedArm]) -> None:
-    """Refuse arms that do not share out the units between a champion and at most one challenger.
+    """Refuse arms that do not share out the units.
 
     Raises:
         ValueError: for pydantic, which says where.
     """
     names = [arm.name for arm in arms]
-    if names.count("champion") != 1 or len(set(names)) != len(names):
-        raise ValueError(f"arms are {names!r}; name one champion and at most one challenger")
+    if len(set(names)) != len(names):
+        raise ValueError(f"arms are {names!r}; name each differently")
     total = sum(round(arm.share * BUCKETS) for arm in arms)
     if total != BUCKETS:
         raise ValueError(f"shares add up to {total / BUCKETS!r}; make them add up to 1")
 
 
+def check_phase(experiment_id: str, arms: Sequence[SharedArm], phase: PhasePlan | None) -> None:
+    """Refuse a phase that is another experiment's, or names arms that are not there.
+
+    Raises:
+        ValueError: for pydantic, which says where.
+    """
+    if phase is None:
+        return
+    if phase.experiment != experiment_id:
+        raise ValueError(
+            f"phase.experiment={phase.experiment!r} is not experiment_id={experiment_id!r}"
+        )
+    strange = sorted(set(phase.overrides.values()) - {arm.name for arm in arms})
+    if strange:
+        raise ValueError(f"phase.overrides name {strange!r}, which are no arms")
+    dealt = [arm.name for arm in arms[1:] if arm.share]
+    if phase.kind == "shadow" and dealt:
+        raise ValueError(
+            f"arms {dealt!r} have a share in a shadow, which the control alone answers"
+        )
+
+
 class Deployment(BaseModel):
-    """Arms that answer side by side. Champion comes first, whatever order it was written in."""
+    """Arms that answer side by side; the first is the control, which others are held against."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     experiment_id: Identifier
     salt: str = Field(min_length=8, max_length=200, repr=False)
-    arms: tuple[Arm, ...] = Field(min_length=1, max_length=2)
+    arms: tuple[Arm, ...] = Field(min_length=1, max_length=MOST_ARMS)
     created_at: datetime
-
-    @field_validator("arms")
-    @classmethod
-    def _champion_first(cls, arms: tuple[Arm, ...]) -> tuple[Arm, ...]:
-        return champion_first(arms)
+    phase: PhasePlan | None = None
 
     @model_validator(mode="after")
     def _arms_fit_together(self) -> Self:
         check_arms(self.arms)
+        check_phase(self.experiment_id, self.arms, self.phase)
         return self
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def deployment_id(self) -> str:
         """32 hex digits: the hash of what this deployment says."""
-        said = {
+        said: dict[str, Any] = {
             "experiment_id": self.experiment_id,
             "salt": self.salt,
             "arms": [arm.model_dump(mode="json", exclude={"folder"}) for arm in self.arms],
         }
+        if self.phase is not None:
+            said["phase"] = self.phase.model_dump(mode="json")
         return canonical_digest(said)[:32]
+
+    @property
+    def control(self) -> Arm:
+        """What the others are held against; it answers whoever takes no part."""
+        return self.arms[0]
 
     def arm(self, name: ArmName) -> Arm | None:
         """The arm of that name, if there is one."""
         return next((arm for arm in self.arms if arm.name == name), None)
 
     def share(self, name: ArmName) -> float:
-        """The arm's share of the units; 0 if there is no such arm."""
+        """The arm's share of the units that take part; 0 if there is no such arm."""
         arm = self.arm(name)
         return arm.share if arm else 0.0
 

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from data.contract import Identifier
 from data.manifest import canonical_digest, write_text_atomically
-from serving.deployment import Digest, read_sealed
+from serving.dealing import Digest
+from serving.deployment import read_sealed
 
 EMBEDDING_DEPLOYMENT_NAME: Final = "embedding_deployment.json"
 

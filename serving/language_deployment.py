@@ -21,14 +21,8 @@ from pydantic import (
 
 from data.contract import Identifier
 from data.manifest import canonical_digest, write_text_atomically
-from serving.deployment import (
-    ArmName,
-    Digest,
-    Share,
-    champion_first,
-    check_arms,
-    read_sealed,
-)
+from serving.dealing import MOST_ARMS, ArmName, Digest, PhasePlan, Share
+from serving.deployment import check_arms, check_phase, read_sealed
 
 _ELSEWHERE: Final = {"arms": {"__all__": {"endpoint": {"folder", "adapter", "base_url"}}}}
 """Where something is found, which says nothing of what it is."""
@@ -101,23 +95,20 @@ class LanguageArm(BaseModel):
 
 
 class LanguageDeployment(BaseModel):
-    """Arms that answer side by side. Champion comes first, whatever order it was written in."""
+    """Arms that answer side by side; the first is the control, which others are held against."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     experiment_id: Identifier
     salt: str = Field(min_length=8, max_length=200, repr=False)
-    arms: tuple[LanguageArm, ...] = Field(min_length=1, max_length=2)
+    arms: tuple[LanguageArm, ...] = Field(min_length=1, max_length=MOST_ARMS)
     created_at: datetime
-
-    @field_validator("arms")
-    @classmethod
-    def _champion_first(cls, arms: tuple[LanguageArm, ...]) -> tuple[LanguageArm, ...]:
-        return champion_first(arms)
+    phase: PhasePlan | None = None
 
     @model_validator(mode="after")
     def _arms_fit_together(self) -> Self:
         check_arms(self.arms)
+        check_phase(self.experiment_id, self.arms, self.phase)
         return self
 
     @computed_field  # type: ignore[prop-decorator]
@@ -125,7 +116,14 @@ class LanguageDeployment(BaseModel):
     def deployment_id(self) -> str:
         """32 hex digits: the hash of what this deployment says."""
         here: Any = _ELSEWHERE | {"created_at": True, "deployment_id": True}
+        if self.phase is None:
+            here |= {"phase": True}
         return canonical_digest(self.model_dump(mode="json", exclude=here))[:32]
+
+    @property
+    def control(self) -> LanguageArm:
+        """What the others are held against; it answers whoever takes no part."""
+        return self.arms[0]
 
     def arm(self, name: ArmName) -> LanguageArm | None:
         """The arm of that name, if there is one."""

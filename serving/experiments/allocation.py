@@ -14,13 +14,14 @@ the layer lets in would be those of one arm.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Final
 
 from data.errors import ExperimentError
+from serving.dealing import PhasePlan
 from serving.experiments.buckets import (
     UNIT_DIGITS,
     BucketRange,
@@ -190,6 +191,35 @@ class Allocation:
                 raise ExperimentError(
                     f"overrides[{unit[:8]!r}…]={name!r} is no arm; name one of {names!r}"
                 )
+
+
+def allocate(experiment_id: str, arms: Sequence[ArmShare], phase: PhasePlan | None) -> Allocation:
+    """By what an experiment's units are dealt; the seed is its name in every phase.
+
+    Args:
+        experiment_id: whose.
+        arms: the control first: its buckets are the lowest.
+        phase: who takes part; without one, everybody.
+
+    Raises:
+        ExperimentError: that is no allocation; see ``Allocation``.
+    """
+    if phase is None:
+        return Allocation(experiment_id=experiment_id, seed=experiment_id, arms=tuple(arms))
+    layer = None
+    if phase.layer is not None:
+        place = BucketRange(phase.layer.start, phase.layer.stop)
+        namespace = Namespace(experiment_id=experiment_id, buckets=(place,))
+        layer = Layer(seed=f"layer:{phase.layer.name}", namespaces=(namespace,))
+    return Allocation(
+        experiment_id=experiment_id,
+        seed=experiment_id,
+        arms=tuple(arms),
+        coverage=phase.coverage,
+        layer=layer,
+        holdout=Holdout(seed="holdout:", share=phase.holdout) if phase.holdout else None,
+        overrides=phase.overrides,
+    )
 
 
 def _check_name(where: str, name: str) -> None:

@@ -29,7 +29,17 @@ from serving.experiments.store import exposure_event_id
 ARCHIVE_KIND: Final = "experiment-archive"
 EXPOSURES_FILE: Final = "exposures.parquet"
 OUTCOMES_FILE: Final = "outcomes.parquet"
-_FEW_VALUES: Final = ("item", "experiment_id", "deployment_id", "arm", "model_version", "label")
+_FEW_VALUES: Final = (
+    "item",
+    "experiment_id",
+    "deployment_id",
+    "arm",
+    "model_version",
+    "why",
+    "status",
+    "metric",
+    "label",
+)
 _ROWS_READ_AT_ONCE: Final = 400_000
 _TIME: Final = pa.timestamp("us", tz="UTC")
 
@@ -51,6 +61,10 @@ EXPOSURES: Final = _schema(
     ("prediction", pa.string()),
     ("latency_ms", pa.float64()),
     ("created_at", _TIME),
+    ("why", pa.string()),
+    ("status", pa.string()),
+    ("cost", pa.float64()),
+    nullable=("cost",),
 )
 OUTCOMES: Final = _schema(
     ("event_id", pa.binary(EVENT_BYTES)),
@@ -58,6 +72,7 @@ OUTCOMES: Final = _schema(
     ("exposure_event_id", pa.binary(EVENT_BYTES)),
     ("request_id", pa.string()),
     ("item", pa.int32()),
+    ("metric", pa.string()),
     ("reward", pa.float64()),
     ("label", pa.string()),
     ("created_at", _TIME),
@@ -116,7 +131,7 @@ def _hash_array(columns: dict[str, tuple[str, ...]], field: pa.Field) -> pa.Fixe
 
 
 def outcome_batch(rows: Sequence[Sequence[Any]]) -> pa.RecordBatch:
-    """Rows of the store: event_id, request_id, item, reward, label, created_at_us, orphan."""
+    """Rows as export.py asks for them: what OUTCOMES names, less what follows from the rest."""
     events, requests, items, *rest = zip(*rows, strict=True)
     raw = [bytes.fromhex(event) if is_hash(event, EVENT_BYTES) else None for event in events]
     keys = [event if one is None else None for event, one in zip(events, raw, strict=True)]

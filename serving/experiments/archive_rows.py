@@ -25,6 +25,7 @@ from serving.experiments.archive_files import (
     read_columns,
 )
 from serving.experiments.hashes import EVENT_BYTES, UNIT_BYTES, Hashes, grouped, leading_words
+from serving.experiments.tables import ASSIGNED, FAILED, REWARD
 
 Ints = NDArray[np.int64]
 _NOT_FOUND: Final = -1
@@ -35,11 +36,12 @@ _ROWS_AT_MOST: Final = (1 << 31) - 1
 
 @dataclass
 class Exposures:
-    """Answers of a deployment: event id, unit, arm (place in ``arms``) and time, (n,) each."""
+    """What arms were asked: event id, unit, arm (place in ``arms``), failed, time, (n,) each."""
 
     event_id: Hashes
     unit: Hashes
     arm: NDArray[np.uint8]
+    failed: NDArray[np.bool_]
     at_us: Ints
     arms: list[str] = field(default_factory=list)
     versions: set[tuple[str, str]] = field(default_factory=set)
@@ -48,6 +50,7 @@ class Exposures:
         """Forget all other rows."""
         self.event_id, self.unit = self.event_id[rows], self.unit[rows]
         self.arm, self.at_us = self.arm[rows], self.at_us[rows]
+        self.failed = self.failed[rows]
 
 
 @dataclass
@@ -81,7 +84,7 @@ def archives_in(folder: Path) -> list[Archive]:
 def read_exposures(
     archives: Sequence[Archive], experiment_id: str, deployment_id: str
 ) -> Exposures:
-    """The exposures of a deployment, in the order of the files.
+    """The exposures of a deployment that were dealt by chance, in the order of the files.
 
     Raises:
         ExperimentError: a file cannot be read, or there are too many rows.
@@ -96,16 +99,20 @@ def read_exposures(
         event_id=np.empty(most, dtype=f"V{EVENT_BYTES}"),
         unit=np.empty(most, dtype=f"V{UNIT_BYTES}"),
         arm=np.empty(most, dtype=np.uint8),
+        failed=np.empty(most, dtype=np.bool_),
         at_us=np.empty(most, dtype=np.int64),
     )
     columns = ["experiment_id", "deployment_id", "event_id", "unit", "arm", "model_version"]
+    columns += ["why", "status", "created_at"]
     end = 0
     for archive in archives:
-        for batch in read_columns(archive.folder / EXPOSURES_FILE, [*columns, "created_at"]):
+        for batch in read_columns(archive.folder / EXPOSURES_FILE, columns):
             wanted = _is(batch.column("experiment_id"), experiment_id)
             wanted &= _is(batch.column("deployment_id"), deployment_id)
+            wanted &= _is(batch.column("why"), ASSIGNED)
             begin, end = end, end + int(wanted.sum())
             rows = slice(begin, end)
+            shown.failed[rows] = _is(batch.column("status"), FAILED)[wanted]
             shown.event_id[rows] = fixed_hashes(batch.column("event_id"))[wanted]
             shown.unit[rows] = fixed_hashes(batch.column("unit"))[wanted]
             shown.at_us[rows] = _times(batch)[wanted]
@@ -176,11 +183,12 @@ def read_outcomes(
         row=np.empty(most, dtype=np.int64),
     )
     leading = leading_words(shown.event_id)[order]
+    columns = ["exposure_event_id", "created_at", "metric", "reward", "label"]
     end = seen = 0
-    for batch in _outcome_batches(archives, ["exposure_event_id", "created_at", "reward", "label"]):
+    for batch in _outcome_batches(archives, columns):
         exposure = _find(fixed_hashes(batch.column("exposure_event_id")), shown, leading, order)
         at_us = _times(batch)
-        wanted = exposure != _NOT_FOUND
+        wanted = (exposure != _NOT_FOUND) & _is(batch.column("metric"), REWARD)
         if window is not None:
             wanted[wanted] = at_us[wanted] <= shown.at_us[exposure[wanted]] + window
         begin, end = end, end + int(wanted.sum())

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.deployment import ARMS
 from serving.experiments.archive_files import Archive
 from serving.experiments.archive_rows import (
     Exposures,
@@ -101,23 +100,28 @@ def _per_unit(shown: Exposures, counted: _Counted) -> UnitOutcomes:
     total = _reduced(np.add, counted.reward, order, starts, np.float64)[entries]
     outcomes = _reduced(np.add, counted.known, order, starts, np.int64)[entries]
     labelled = _reduced(np.add, counted.labelled, order, starts, np.int64)[entries]
+    failed = _reduced(np.add, shown.failed, order, starts, np.int64)[entries]
     answers = np.diff(starts, append=len(order))[entries].astype(np.int64, copy=False)
+    answers -= failed
     members = order[starts][entries]
     # Millions of rows: what is no longer needed makes room for what comes.
     del order, begins, starts, entries
     reward = np.full(len(members), np.nan)
     np.divide(total, outcomes, out=reward, where=outcomes > 0)
-    is_challenger = np.array([name == "challenger" for name in shown.arms] or [False])
+    arms = tuple(sorted(shown.arms))
+    places = np.array([arms.index(name) for name in shown.arms], dtype=np.uint8)
     return UnitOutcomes(
         unit=np.take(shown.unit, members),
-        challenger=is_challenger[shown.arm[members]],
+        arm=places[shown.arm[members]] if arms else shown.arm,
+        arms=arms,
         reward=reward,
         exposures=answers,
         outcomes=outcomes,
         labelled=labelled,
+        failed=failed,
         versions={
             name: tuple(sorted(version for arm, version in shown.versions if arm == name))
-            for name in ARMS
+            for name in arms
         },
     )
 

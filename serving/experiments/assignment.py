@@ -10,27 +10,33 @@ is public, so that anybody can check an assignment from the store alone:
 Only ``unit_hash`` is stored, and the salt stays with the deployment: to re-derive an arm takes the
 seed, which is no secret. A new salt or a new seed deals all units anew.
 
-Of a deployment the seed is its ``experiment_id`` and everybody is covered. The challenger takes the
-highest buckets, so when its share grows, a unit that already met the challenger stays with it.
+Of a deployment the seed is its ``experiment_id``, and its phase says who takes part. The control
+has the lowest buckets, so of two arms the second keeps its units while its share grows.
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeVar, get_args
+from typing import Final, Generic, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import ExperimentError
-from serving.deployment import BUCKETS, SharedArm
-from serving.experiments.allocation import HASHED_UNIT, Allocation, ArmShare
+from serving.dealing import PhasePlan
+from serving.deployment import SharedArm
+from serving.experiments.allocation import HASHED_UNIT, Allocation, ArmShare, allocate
 from serving.experiments.buckets import BucketRange, Buckets, bucket_of, buckets_of, not_hashed
 
+ArmT = TypeVar("ArmT", bound=SharedArm)
 ArmT_co = TypeVar("ArmT_co", bound=SharedArm, covariant=True)
 
 Reason = Literal["assigned", "override", "holdout", "outside_layer", "outside_coverage"]
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
+Why = Literal[
+    "assigned", "override", "holdout", "outside_layer", "outside_coverage", "forced", "mirrored"
+]
+"""Why an arm was asked: a ``Reason``, or everybody was sent to it, or a shadow's copy was."""
 
 
 class Deployed(Protocol[ArmT_co]):
@@ -38,7 +44,7 @@ class Deployed(Protocol[ArmT_co]):
 
     @property
     def arms(self) -> tuple[ArmT_co, ...]:
-        """Champion first."""
+        """The control first."""
 
     @property
     def experiment_id(self) -> str:
@@ -47,6 +53,10 @@ class Deployed(Protocol[ArmT_co]):
     @property
     def deployment_id(self) -> str:
         """32 hex digits."""
+
+    @property
+    def phase(self) -> PhasePlan | None:
+        """Who takes part; without one, everybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,26 +149,43 @@ def assign_all(
     return Assignments(arm=arm, bucket=bucket, why=why)
 
 
-def arm_of(deployment: Deployed[ArmT_co], hashed_unit: str) -> ArmT_co:
-    """The arm of a deployment that answers for a hashed unit."""
-    bucket, edge = bucket_of(deployment.experiment_id, hashed_unit), 0
-    for arm in deployment.arms:
-        edge += round(arm.share * BUCKETS)
-        if bucket < edge:
-            return arm
-    raise ExperimentError(
-        f"bucket {bucket!r} lies beyond the shares of deployment {deployment.deployment_id!r}; "
-        "make them add up to 1"
-    )
+class Dealer(Generic[ArmT]):
+    """Deals out the units of one deployment; whoever takes no part meets the control."""
+
+    def __init__(self, deployment: Deployed[ArmT]):
+        """Make the allocation once, and check it.
+
+        Raises:
+            ExperimentError: it is none; see ``Allocation``.
+        """
+        self.allocation = allocation_of(deployment)
+        self._control = deployment.arms[0]
+        self._arms = {arm.name: arm for arm in deployment.arms}
+
+    def meet(self, hashed_unit: str, *, forced: str | None = None) -> tuple[ArmT, Why]:
+        """The arm that answers for a hashed unit, and why.
+
+        Args:
+            hashed_unit: as ``unit_hash`` makes it.
+            forced: the arm that answers everybody now, whatever was dealt.
+
+        Raises:
+            ExperimentError: it is no hashed unit, or there is no such arm.
+        """
+        if forced is not None:
+            if forced not in self._arms:
+                raise ExperimentError(
+                    f"forced={forced!r} is no arm; the deployment has {sorted(self._arms)!r}"
+                )
+            return self._arms[forced], "forced"
+        met = assign(self.allocation, hashed_unit)
+        return (self._control if met.arm is None else self._arms[met.arm]), met.why
 
 
 def allocation_of(deployment: Deployed[SharedArm]) -> Allocation:
-    """The allocation by which ``arm_of`` deals a deployment's units."""
-    return Allocation(
-        experiment_id=deployment.experiment_id,
-        seed=deployment.experiment_id,
-        arms=tuple(ArmShare(arm.name, arm.share) for arm in deployment.arms),
-    )
+    """The allocation by which a deployment's units are dealt."""
+    shares = [ArmShare(arm.name, arm.share) for arm in deployment.arms]
+    return allocate(deployment.experiment_id, shares, deployment.phase)
 
 
 def _code(reason: Reason) -> np.int8:

@@ -19,7 +19,7 @@ where the walk over the unit begins: databases need not agree on what a characte
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from serving.deployment import BUCKETS
+from serving.dealing import BUCKETS
 from serving.experiments.allocation import Allocation
 from serving.experiments.buckets import (
     FNV_OFFSET,

@@ -5,20 +5,26 @@ Whoever writes does so alone, and an event is written only if it is allowed: how
 schedules and people act at once, there is one history.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from pydantic import ValidationError
 
 from data.errors import ExperimentError
 from serving.experiments.database import act_alone, name_of, open_database, reported
-from serving.experiments.lifecycle import ENDED, Event, Lifecycle
+from serving.experiments.lifecycle import ENDED, OPENING, Event, Lifecycle
+from serving.experiments.routes import DeploymentKind, now_us, put_to_work, turn
 from serving.experiments.specification import ExperimentSpecification, specification_of
-from serving.experiments.tables import experiment_events, experiment_versions
+from serving.experiments.tables import (
+    experiment_events,
+    experiment_settings,
+    experiment_versions,
+)
+
+_SALT: Final = "salt"
 
 
 @dataclass(frozen=True)
@@ -53,14 +59,19 @@ class Entry:
     created_at_us: int
 
 
-def _now_us() -> int:
-    return time.time_ns() // 1_000
+@dataclass(frozen=True)
+class Served:
+    """The deployment that serves a phase: its id, kind of models, and file's JSON."""
+
+    kind: DeploymentKind
+    deployment_id: str
+    content: Mapping[str, Any]
 
 
 class Catalogue:
     """The experiments of one store."""
 
-    def __init__(self, url: str, *, now_us: Callable[[], int] = _now_us):
+    def __init__(self, url: str, *, now_us: Callable[[], int] = now_us):
         """Open the store, and make its tables where they are missing.
 
         Raises:
@@ -128,13 +139,49 @@ class Catalogue:
         ):
             return [self._found(connection, name) for name in connection.execute(names).scalars()]
 
-    def record(self, name: str, event: Event, *, after: int | None = None) -> Entry:
-        """Write an event down, if it is allowed.
+    def salt(self) -> str:
+        """What every experiment's units are hashed with; made once.
+
+        Experiments that share a layer or a holdout must hash alike, or the same unit is another
+        one in each.
+
+        Raises:
+            ExperimentError: the database refused.
+        """
+        stored = sa.select(experiment_settings.c.value).where(experiment_settings.c.name == _SALT)
+        with (
+            reported(self._engine, "read the salt of"),
+            self._engine.begin() as connection,
+        ):
+            act_alone(connection)
+            salt: str | None = connection.execute(stored).scalar()
+            if salt is None:
+                salt = secrets.token_hex(16)
+                connection.execute(
+                    experiment_settings.insert().values(
+                        name=_SALT, value=salt, created_at_us=self._now_us()
+                    )
+                )
+            return salt
+
+    def record(
+        self,
+        name: str,
+        event: Event,
+        *,
+        after: int | None = None,
+        serves: Served | None = None,
+    ) -> Entry:
+        """Write an event down, if it is allowed, and in the same moment who answers from then on.
+
+        Where the open phase is served by a deployment, what stops the experiment sends everybody
+        to the control, a promotion to the winner, and a resumption deals units again.
 
         Args:
             name: the experiment.
             event: what is done to it.
             after: how many events whoever decided has seen; None takes those there are.
+            serves: the deployment of the phase that the event opens.
 
         Raises:
             ExperimentError: it is not allowed now, somebody acted meanwhile, or the database
@@ -152,36 +199,38 @@ class Catalogue:
                     f"experiment {name!r} had {after!r} events when this was decided and has "
                     f"{seen!r} now: somebody acted meanwhile; look again, then decide"
                 )
+            if serves is not None:
+                event = event.model_copy(update={"deployment_id": serves.deployment_id})
             after_it = entry.lifecycle.after(event)  # refuses what is not allowed
             if event.action == "start":
                 self._check_layer(connection, after_it.specification)
             last_us = entry.history[-1].at_us if entry.history else entry.created_at_us
+            # A clock that was set back must not turn the history around.
+            at_us = max(self._now_us(), last_us)
             connection.execute(
                 experiment_events.insert().values(
                     name=name,
                     number=seen + 1,
                     version=entry.version,
                     event=event.model_dump(mode="json"),
-                    # A clock that was set back must not turn the history around.
-                    created_at_us=max(self._now_us(), last_us),
+                    created_at_us=at_us,
                 )
             )
+            if serves is not None:
+                put_to_work(
+                    connection,
+                    serves.kind,
+                    serves.deployment_id,
+                    name,
+                    serves.content,
+                    at_us=at_us,
+                )
+            _turn(connection, after_it, event, at_us)
             return self._found(connection, name)
 
     def close(self) -> None:
         """Let go of every connection."""
         self._engine.dispose()
-
-    @contextmanager
-    def _reading(self, doing: str) -> Iterator[sa.Connection]:
-        with reported(self._engine, doing), self._engine.connect() as connection:
-            yield connection
-
-    @contextmanager
-    def _alone(self, doing: str) -> Iterator[sa.Connection]:
-        with reported(self._engine, doing), self._engine.begin() as connection:
-            act_alone(connection)
-            yield connection
 
     def _found(self, connection: sa.Connection, name: str) -> Entry:
         versions = _versions(connection, name)
@@ -208,6 +257,16 @@ class Catalogue:
                 f"{place.stop!r}, and {name!r}, which is {other.state!r}, owns {owned.start!r} to "
                 f"{owned.stop!r}; give one of them other buckets, or end {name!r}"
             )
+
+
+def _turn(connection: sa.Connection, here: Lifecycle, event: Event, at_us: int) -> None:
+    """Who answers everybody after an event, where the open phase is served."""
+    serving = here.current and here.current.deployment_id
+    if not serving or event.action in OPENING:
+        return
+    control = here.specification.control.name
+    arm = {"promote": here.promoted, "resume": None}.get(event.action, control)
+    turn(connection, serving, arm, by=event.by, reason=event.reason, at_us=at_us)
 
 
 def _versions(connection: sa.Connection, name: str) -> list[sa.Row[Any]]:

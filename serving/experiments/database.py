@@ -13,23 +13,20 @@ from typing import Any, Final
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from data.errors import ExperimentError
-from serving.experiments.tables import metadata
+from serving.experiments.migrations import migrate
 
 DEFAULT_URL: Final = "sqlite:///var/serving/experiments.db"
 _NO_FILES: Final = frozenset({None, "", ":memory:"})
 """SQLite's databases that are gone with their process."""
 _BUSY_TIMEOUT_S: Final = 10
-_SCHEMA_LOCK: Final = 715_517
 _CATALOGUE_LOCK: Final = 715_518
-"""Any numbers: what processes that make the tables, or act on experiments, at once agree on in
-PostgreSQL."""
+"""Any number: what processes that act on experiments at once agree on in PostgreSQL."""
 
 
 def open_database(url: str, *, must_exist: bool = False) -> sa.Engine:
-    """An engine whose commits are on disk when they return, its tables made where they are missing.
+    """An engine whose commits are on disk when they return, its tables those of this version.
 
     Args:
         url: sqlite:///path/to/file.db, or postgresql://user:password@host/database.
@@ -53,7 +50,7 @@ def open_database(url: str, *, must_exist: bool = False) -> sa.Engine:
         )
     try:
         engine = _connect(address)
-        _create_tables(engine)
+        migrate(engine)
     except (sa.exc.SQLAlchemyError, OSError) as error:
         raise ExperimentError(
             f"cannot open the experiment store {name!r}: {cause(error)}; check MATJIP_STORE_URL, "
@@ -134,17 +131,6 @@ def _connect(url: sa.URL) -> sa.Engine:
     )
     sa.event.listen(engine, "connect", _make_durable)
     return engine
-
-
-def _create_tables(engine: sa.Engine) -> None:
-    """Make what is missing; safe when several processes do so at once."""
-    with engine.begin() as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
-        for table in metadata.sorted_tables:
-            connection.execute(CreateTable(table, if_not_exists=True))
-            for index in table.indexes:
-                connection.execute(CreateIndex(index, if_not_exists=True))
 
 
 def _to_json(value: object) -> str:

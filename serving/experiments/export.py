@@ -164,6 +164,7 @@ def _outcomes(before_us: int | None, experiment_id: str | None) -> sa.Select[Any
         outcomes.c.event_id,
         outcomes.c.request_id,
         outcomes.c.item,
+        outcomes.c.metric,
         outcomes.c.reward,
         sa.cast(outcomes.c.label, sa.Text),
         outcomes.c.created_at_us,

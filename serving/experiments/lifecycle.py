@@ -13,15 +13,14 @@ so no phase mixes units that were dealt by different shares.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final, Literal, Self, get_args
+from typing import Annotated, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from data.errors import ExperimentError
-from serving.deployment import Share
+from serving.dealing import Name, PhasePlan, Share
 from serving.experiments.specification import (
     ExperimentSpecification,
-    Name,
     Phase,
     ShadowPhase,
     SplitPhase,
@@ -32,8 +31,11 @@ Action = Literal[
     "start", "advance", "reallocate", "pause", "resume", "promote", "roll_back", "abandon"
 ]
 ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
+OPENING: Final[frozenset[Action]] = frozenset({"start", "advance", "reallocate"})
+"""Those that open a phase."""
 ENDED: Final[frozenset[State]] = frozenset({"promoted", "rolled_back", "abandoned"})
 
+DeploymentId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 # Action → the states that it may be taken in, and the one it leads to.
 _STEPS: Final[dict[Action, tuple[tuple[State, ...], State]]] = {
     "start": (("draft",), "running"),
@@ -53,6 +55,7 @@ class Event(BaseModel):
     Attributes:
         arm: which arm is promoted; with no other action.
         allocation: the shares of the phase that it opens; with ``reallocate`` alone.
+        deployment_id: what serves the phase that it opens.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +65,7 @@ class Event(BaseModel):
     reason: str = Field(min_length=1, max_length=2_000)
     arm: Name | None = None
     allocation: dict[Name, Share] | None = None
+    deployment_id: DeploymentId | None = None
 
     @model_validator(mode="after")
     def _says_what_it_needs(self) -> Self:
@@ -72,6 +76,11 @@ class Event(BaseModel):
                     f"action={self.action!r} with {field}={given!r}; {field} goes with {action!r}, "
                     "and with no other"
                 )
+        if self.deployment_id is not None and self.action not in OPENING:
+            raise ValueError(
+                f"action={self.action!r} with deployment_id={self.deployment_id!r}; only "
+                f"{sorted(OPENING)!r} open a phase, which a deployment serves"
+            )
         return self
 
 
@@ -82,10 +91,12 @@ class OpenedPhase:
     Attributes:
         planned: its place in the specification's phases.
         phase: what it asks, with the allocation that it really has.
+        deployment_id: what serves it; None where nothing was put to work.
     """
 
     planned: int
     phase: Phase
+    deployment_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +133,19 @@ class Lifecycle:
     def current(self) -> OpenedPhase | None:
         """The phase that is open, or was when the experiment ended; None in a draft."""
         return self.opened[-1] if self.opened else None
+
+    def plan(self, version: int) -> PhasePlan:
+        """What a deployment for the phase that is open says of it.
+
+        Raises:
+            ExperimentError: no phase is open yet.
+        """
+        if self.current is None:
+            raise ExperimentError(
+                f"experiment {self.specification.name!r} is a draft and has no phase; start it"
+            )
+        number = len(self.opened)
+        return self.specification.plan(self.current.phase, version=version, number=number)
 
     @property
     def may(self) -> tuple[Action, ...]:
@@ -173,11 +197,12 @@ class Lifecycle:
     def _opens(self, event: Event) -> tuple[OpenedPhase, ...]:
         here = self.current
         if event.action == "reallocate" and here is not None:
-            return (OpenedPhase(here.planned, self._dealt_anew(here.phase, event.allocation)),)
-        if event.action not in {"start", "advance"}:
+            dealt = self._dealt_anew(here.phase, event.allocation)
+            return (OpenedPhase(here.planned, dealt, event.deployment_id),)
+        if event.action not in OPENING:
             return ()
         planned = 0 if here is None else here.planned + 1
-        return (OpenedPhase(planned, self.specification.phases[planned]),)
+        return (OpenedPhase(planned, self.specification.phases[planned], event.deployment_id),)
 
     def _dealt_anew(self, phase: Phase, allocation: dict[str, float] | None) -> SplitPhase:
         before = phase.model_dump()

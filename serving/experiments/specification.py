@@ -28,17 +28,21 @@ from pydantic import (
 from data.errors import ExperimentError, SettingsError
 from data.manifest import canonical_digest
 from data.settings import check_settings, parse_settings
-from serving.deployment import BUCKETS, Digest, Share
-from serving.experiments.allocation import Allocation, ArmShare, Holdout, Layer, Namespace
-from serving.experiments.buckets import BucketRange
+from serving.dealing import (
+    BUCKETS,
+    MOST_ARMS,
+    Digest,
+    LayerPlace,
+    Name,
+    PhaseKind,
+    PhasePlan,
+    Share,
+)
+from serving.experiments.metric_names import METRIC_PATTERN
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-"""Lower-case letters, digits and hyphens: it stands in paths, tags and addresses."""
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
 Unit = Literal["user", "restaurant", "request"]
-PhaseKind = Literal["shadow", "canary", "ab"]
 _ORDER: Final[tuple[PhaseKind, ...]] = ("shadow", "canary", "ab")
-MOST_ARMS: Final = 10
 _MODEL: Final = r"^models:/[^/@\s]+(/[1-9][0-9]*|@[A-Za-z][\w.-]*)$"
 
 
@@ -69,7 +73,7 @@ class ExperimentArm(_Frozen):
 class MetricGoal(_Frozen):
     """A metric, which way is better, and how much of a loss is accepted."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+    name: Annotated[str, StringConstraints(pattern=METRIC_PATTERN)]
     direction: Literal["increase", "decrease"] = Field(description="Which way is better.")
     margin: float = Field(
         default=0.0,
@@ -138,24 +142,6 @@ class SplitPhase(_Phase):
         if empty:
             raise ValueError(f"arms {empty!r} have a share of 0; give each a share")
         return self
-
-
-class LayerPlace(_Frozen):
-    """The part of a layer that an experiment owns: no unit meets two experiments of one layer."""
-
-    name: Name
-    start: int = Field(ge=0, lt=BUCKETS, description="The first bucket of it.")
-    stop: int = Field(gt=0, le=BUCKETS, description="The first bucket that is not its own.")
-
-    @model_validator(mode="after")
-    def _is_a_range(self) -> Self:
-        if self.start >= self.stop:
-            raise ValueError(f"start={self.start!r} is not before stop={self.stop!r}")
-        return self
-
-    def overlaps(self, other: "LayerPlace") -> bool:
-        """Whether a bucket would have two owners."""
-        return self.name == other.name and self.start < other.stop and other.start < self.stop
 
 
 Phase = Annotated[ShadowPhase | SplitPhase, Field(discriminator="kind")]
@@ -261,25 +247,32 @@ class ExperimentSpecification(_Frozen):
             f"{[arm.name for arm in self.arms]!r}"
         )
 
-    def dealt(self, phase: SplitPhase) -> Allocation:
-        """By what a phase's units are dealt: the control's buckets are the lowest.
+    def shares(self, phase: Phase) -> dict[str, float]:
+        """Arm → its share of the units that take part, the control first, which has a shadow's."""
+        if isinstance(phase, ShadowPhase):
+            return {arm.name: float(arm is self.control) for arm in self.arms}
+        return {arm.name: phase.allocation[arm.name] for arm in self.arms}
 
-        The seed is the experiment's name in every phase, so of two arms the second keeps its units
-        while its share grows.
+    def plan(self, phase: Phase, *, version: int, number: int) -> PhasePlan:
+        """What a deployment for a phase says of it.
+
+        Args:
+            phase: as it was opened.
+            version: of this specification, in the catalogue.
+            number: how many phases had been opened when it was, itself counted.
         """
-        layer = None
-        if self.layer is not None:
-            place = BucketRange(self.layer.start, self.layer.stop)
-            namespace = Namespace(experiment_id=self.name, buckets=(place,))
-            layer = Layer(seed=f"layer:{self.layer.name}", namespaces=(namespace,))
-        return Allocation(
-            experiment_id=self.name,
-            seed=self.name,
-            arms=tuple(ArmShare(arm.name, phase.allocation[arm.name]) for arm in self.arms),
-            coverage=phase.coverage,
-            layer=layer,
-            holdout=Holdout(seed="holdout:", share=self.holdout) if self.holdout else None,
-            overrides=self.overrides,
+        if isinstance(phase, ShadowPhase):
+            of_kind: dict[str, Any] = {"mirrored": phase.mirrored}
+        else:
+            of_kind = {"coverage": phase.coverage, "overrides": self.overrides}
+        return PhasePlan(
+            experiment=self.name,
+            version=version,
+            number=number,
+            kind=phase.kind,
+            layer=self.layer,
+            holdout=self.holdout,
+            **of_kind,
         )
 
     def check_allocation(self, allocation: Collection[str]) -> None:

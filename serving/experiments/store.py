@@ -4,9 +4,10 @@ SQLAlchemy 2 Core over SQLite (WAL, synchronous=FULL) or PostgreSQL (psycopg 3).
 was written before changes nothing, so a caller may always try again. No review text and no raw
 unit is stored: a text stands as its SHA-256, a unit as its salted hash.
 
-    exposures   event_id = hash(request_id, item): a request id is answered once, for as long as
-                the exposure is here; retention.py moves what is old to an archive
-    outcomes    an answer may have several; the latest counts
+    exposures   whatever an arm was asked. An answer's event_id = hash(request_id, item): a request
+                id is answered once, for as long as the exposure is here; retention.py moves what
+                is old to an archive. Failures and a shadow's answers have ids of their own
+    outcomes    an answer may have several; of each metric the latest counts
 """
 
 import hashlib
@@ -19,9 +20,10 @@ import sqlalchemy as sa
 
 from data.contract import Sentiment
 from data.errors import ExperimentError
-from serving.deployment import ArmName
+from serving.dealing import ArmName
+from serving.experiments.assignment import Why
 from serving.experiments.database import name_of, open_database, reported
-from serving.experiments.tables import exposures, insert_or_ignore, outcomes
+from serving.experiments.tables import REWARD, exposures, insert_or_ignore, outcomes
 from serving.experiments.units import UnitOutcomes, per_unit, unit_outcomes, versions_by_arm
 
 _IN_LIMIT: Final = 500
@@ -34,17 +36,24 @@ class RequestIdReusedError(ExperimentError):
     """A request id was answered before with another text, unit or deployment."""
 
 
+Status = Literal["ok", "degraded", "failed"]
+
+
 def exposure_event_id(request_id: str, item: int) -> str:
-    """32 hex digits, the same for the same item of the same request."""
+    """32 hex digits, the same for the answer to the same item of the same request."""
     return hashlib.sha256(f"{request_id}\0{item}".encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """One review, or one request to a language model, that one arm answered.
+    """One review, or one request to a language model, that one arm was asked.
 
-    ``prediction`` is the answer's JSON, as it was sent; of a language model's answer, which may
-    repeat reviews, only its facts and its hash.
+    Attributes:
+        prediction: the answer's JSON, as it was sent; of a language model's answer, which may
+            repeat reviews, only its facts and its hash; of a failure, ``{"error": code}``.
+        why: why this arm was asked; only what was ``assigned`` by chance is compared.
+        status: what came of it.
+        cost: of the answer, in whatever unit its owner counts; None where nobody counts.
     """
 
     request_id: str
@@ -58,11 +67,28 @@ class Exposure:
     prediction: bytes
     latency_ms: float
     created_at_us: int
+    why: Why = "assigned"
+    status: Status = "ok"
+    cost: float | None = None
+
+    def event_id(self) -> str:
+        """32 hex digits: an answer's is its request's and item's.
+
+        Failures and a shadow's answers were sent to nobody, so feedback finds none of them, and a
+        request that failed may be sent again under its id.
+        """
+        if self.why == "mirrored":
+            apart = f"{self.request_id}\0{self.item}\0{self.arm}"
+        elif self.status == "failed":
+            apart = f"{self.request_id}\0{self.item}\0{self.arm}\0{self.created_at_us}"
+        else:
+            return exposure_event_id(self.request_id, self.item)
+        return hashlib.sha256(apart.encode()).hexdigest()[:32]
 
     def row(self) -> dict[str, Any]:
         """The row of ``exposures``."""
         return {
-            "event_id": exposure_event_id(self.request_id, self.item),
+            "event_id": self.event_id(),
             "request_id": self.request_id,
             "item": self.item,
             "experiment_id": self.experiment_id,
@@ -74,12 +100,20 @@ class Exposure:
             "prediction": orjson.Fragment(self.prediction),
             "latency_ms": self.latency_ms,
             "created_at_us": self.created_at_us,
+            "why": self.why,
+            "status": self.status,
+            "cost": self.cost,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """How one answer turned out: the true sentiment, or a reward from 0 to 1 (exactly one)."""
+    """How one answer turned out: the true sentiment, or a value of a metric (exactly one).
+
+    Attributes:
+        reward: the metric's value; of the metric ``reward`` from 0 to 1.
+        metric: which one; the true sentiment is always a ``reward``: 1 where it was met.
+    """
 
     request_id: str
     item: int
@@ -87,12 +121,15 @@ class Feedback:
     event_id: str | None = None
     sentiment: Sentiment | None = None
     reward: float | None = None
+    metric: str = REWARD
 
     def key(self) -> str:
         """The event id; without one, the same feedback sent again is the same event."""
         if self.event_id is not None:
             return self.event_id
         said = self.sentiment if self.reward is None else repr(float(self.reward))
+        if self.metric != REWARD:
+            said = f"{self.metric}\0{said}"
         return hashlib.sha256(f"{self.request_id}\0{self.item}\0{said}".encode()).hexdigest()[:32]
 
 
@@ -153,7 +190,7 @@ class ExperimentStore:
             [exposure_event_id(one.request_id, one.item) for one in feedback],
             ("prediction",),
         )
-        columns = ("request_id", "item", "reward", "label")
+        columns = ("request_id", "item", "metric", "reward", "label")
         before = _by_event_id(connection, outcomes, [one.key() for one in feedback], columns)
         results: list[FeedbackResult] = []
         rows = []
@@ -259,6 +296,7 @@ def _said(feedback: Feedback, prediction: dict[str, Any]) -> dict[str, Any]:
     return {
         "request_id": feedback.request_id,
         "item": feedback.item,
+        "metric": feedback.metric,
         "reward": reward,
         "label": label,
     }

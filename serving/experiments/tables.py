@@ -1,11 +1,24 @@
 """The tables of the experiment store.
 
-exposures, outcomes                       what was answered to whom, and how it turned out
+exposures, outcomes                       what was asked of which arm, and how it turned out
 experiment_versions, experiment_events    what was agreed, and what was done since
+deployments, routes                       what was put to work, and who answers everybody now
+experiment_settings                       what all experiments share
+
+A change of a table is a file in migrations/versions, and its revision is ``HEAD``.
 """
+
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
+
+HEAD: Final = "arms_of_any_name"
+"""The revision that these tables are of."""
+ASSIGNED: Final = "assigned"
+FAILED: Final = "failed"
+REWARD: Final = "reward"
+"""Values of ``why``, ``status`` and ``metric`` that queries ask for."""
 
 metadata = sa.MetaData()
 exposures = sa.Table(
@@ -17,13 +30,17 @@ exposures = sa.Table(
     sa.Column("experiment_id", sa.String(200), nullable=False),
     sa.Column("deployment_id", sa.String(32), nullable=False),
     sa.Column("unit", sa.String(64), nullable=False),
-    sa.Column("arm", sa.String(16), nullable=False),
+    sa.Column("arm", sa.String(63), nullable=False),
     sa.Column("model_version", sa.String(401), nullable=False),
     sa.Column("text_sha256", sa.String(64), nullable=False),
     sa.Column("prediction", sa.JSON, nullable=False),
     sa.Column("latency_ms", sa.Float, nullable=False),
     sa.Column("created_at_us", sa.BigInteger, nullable=False),
+    sa.Column("why", sa.String(20), nullable=False, server_default=ASSIGNED),
+    sa.Column("status", sa.String(10), nullable=False, server_default="ok"),
+    sa.Column("cost", sa.Float, nullable=True),
     sa.Index("exposures_by_deployment", "experiment_id", "deployment_id"),
+    sa.Index("exposures_by_time", "deployment_id", "created_at_us"),
 )
 outcomes = sa.Table(
     "outcomes",
@@ -34,6 +51,7 @@ outcomes = sa.Table(
     sa.Column("reward", sa.Float, nullable=False),
     sa.Column("label", sa.JSON(none_as_null=True), nullable=True),
     sa.Column("created_at_us", sa.BigInteger, nullable=False),
+    sa.Column("metric", sa.String(63), nullable=False, server_default=REWARD),
     sa.Index("outcomes_by_request", "request_id", "item"),
 )
 experiment_versions = sa.Table(
@@ -52,6 +70,33 @@ experiment_events = sa.Table(
     sa.Column("number", sa.Integer, primary_key=True),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("event", sa.JSON, nullable=False),
+    sa.Column("created_at_us", sa.BigInteger, nullable=False),
+)
+deployments = sa.Table(
+    "deployments",
+    metadata,
+    sa.Column("deployment_id", sa.String(32), primary_key=True),
+    sa.Column("experiment_id", sa.String(200), nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("content", sa.JSON, nullable=False),
+    sa.Column("created_at_us", sa.BigInteger, nullable=False),
+)
+routes = sa.Table(
+    "routes",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("deployment_id", sa.String(32), nullable=False),
+    sa.Column("arm", sa.String(63), nullable=True),
+    sa.Column("by", sa.String(200), nullable=False),
+    sa.Column("reason", sa.String(2_000), nullable=False),
+    sa.Column("created_at_us", sa.BigInteger, nullable=False),
+    sa.Index("routes_by_deployment", "deployment_id", "number"),
+)
+experiment_settings = sa.Table(
+    "experiment_settings",
+    metadata,
+    sa.Column("name", sa.String(63), primary_key=True),
+    sa.Column("value", sa.String(2_000), nullable=False),
     sa.Column("created_at_us", sa.BigInteger, nullable=False),
 )
 

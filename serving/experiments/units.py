@@ -1,5 +1,7 @@
 """What the store says of units: the queries, and the arrays that a verdict reads.
 
+Only units that were dealt by chance count: why they met their arm is 'assigned'.
+
 archive_units.py makes the same arrays of what has left the store.
 """
 
@@ -12,9 +14,9 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from data.errors import ExperimentError
-from serving.deployment import ARMS, ArmName
+from serving.dealing import ArmName
 from serving.experiments.hashes import UNIT_BYTES, Hashes, hashes_of, hex_of
-from serving.experiments.tables import exposures, outcomes
+from serving.experiments.tables import ASSIGNED, FAILED, REWARD, exposures, outcomes
 
 _DAY_US: Final = 86_400_000_000
 _MOST_DAYS: Final = 36_500
@@ -27,21 +29,31 @@ class UnitOutcomes:
     Attributes:
         unit: (n,) hashed units, 32 raw bytes each (``unit_hex`` shows them); a unit stands twice
             only if two arms answered it.
-        challenger: (n,) True where the challenger answered.
+        arm: (n,) which arm the unit met, as its place in ``arms``.
+        arms: the arms that units met, by name.
         reward: (n,) mean reward over the unit's outcomes; NaN without any.
-        exposures: (n,) answers.
+        exposures: (n,) answers; 0 where every one failed.
         outcomes: (n,) answers whose outcome is known.
         labelled: (n,) outcomes that are a true sentiment rather than a bare reward.
-        versions: per arm, every model version that answered.
+        failed: (n,) requests that the arm could not answer.
+        versions: per arm, every model version that answered or should have.
     """
 
     unit: Hashes
-    challenger: NDArray[np.bool_]
+    arm: NDArray[np.uint8]
+    arms: tuple[ArmName, ...]
     reward: NDArray[np.float64]
     exposures: NDArray[np.int64]
     outcomes: NDArray[np.int64]
     labelled: NDArray[np.int64]
+    failed: NDArray[np.int64]
     versions: dict[ArmName, tuple[str, ...]]
+
+    def met(self, name: ArmName) -> NDArray[np.bool_]:
+        """(n,) True where the unit met the arm of that name."""
+        if name not in self.arms:
+            return np.zeros(len(self.arm), dtype=np.bool_)
+        return np.asarray(self.arm == self.arms.index(name))
 
     def unit_hex(self) -> list[str]:
         """The hashed units as the store has them: 64 hex digits each."""
@@ -80,6 +92,7 @@ def per_unit(
     belongs = (exposures.c.request_id == outcomes.c.request_id) & (
         exposures.c.item == outcomes.c.item
     )
+    belongs &= (outcomes.c.metric == REWARD) & (exposures.c.status != FAILED)
     window = window_us(window_days)
     if window is not None:
         belongs &= outcomes.c.created_at_us <= exposures.c.created_at_us + window
@@ -95,13 +108,16 @@ def per_unit(
             exposures.c.created_at_us,
             outcomes.c.reward,
             labelled.label("labelled"),
+            sa.case((exposures.c.status == FAILED, 1), else_=0).label("failed"),
             place.label("place"),
         )
         .select_from(
             exposures.outerjoin(outcomes, belongs),
         )
         .where(
-            exposures.c.experiment_id == experiment_id, exposures.c.deployment_id == deployment_id
+            exposures.c.experiment_id == experiment_id,
+            exposures.c.deployment_id == deployment_id,
+            exposures.c.why == ASSIGNED,
         )
         .subquery()
     )
@@ -110,9 +126,10 @@ def per_unit(
             answers.c.unit,
             answers.c.arm,
             sa.func.avg(answers.c.reward),
-            sa.func.count(),
+            sa.func.count() - sa.func.sum(answers.c.failed),
             sa.func.count(answers.c.reward),
             sa.func.sum(answers.c.labelled),
+            sa.func.sum(answers.c.failed),
         )
         .where(answers.c.place == 1)
         .group_by(answers.c.unit, answers.c.arm)
@@ -125,7 +142,9 @@ def versions_by_arm(experiment_id: str, deployment_id: str) -> sa.Select[Any]:
     return (
         sa.select(exposures.c.arm, exposures.c.model_version)
         .where(
-            exposures.c.experiment_id == experiment_id, exposures.c.deployment_id == deployment_id
+            exposures.c.experiment_id == experiment_id,
+            exposures.c.deployment_id == deployment_id,
+            exposures.c.why == ASSIGNED,
         )
         .distinct()
         .order_by(exposures.c.arm, exposures.c.model_version)
@@ -138,16 +157,20 @@ def unit_outcomes(rows: Sequence[sa.Row[Any]], versions: Sequence[sa.Row[Any]]) 
     Raises:
         ExperimentError: a unit is no hash.
     """
-    columns: list[tuple[Any, ...]] = list(zip(*rows, strict=True)) or [()] * 6
+    columns: list[tuple[Any, ...]] = list(zip(*rows, strict=True)) or [()] * 7
+    arms = tuple(sorted({str(arm) for arm in columns[1]}))
+    places = {name: place for place, name in enumerate(arms)}
     return UnitOutcomes(
         unit=hashes_of(columns[0], UNIT_BYTES, what="unit"),
-        challenger=np.asarray([arm == "challenger" for arm in columns[1]], dtype=np.bool_),
+        arm=np.asarray([places[arm] for arm in columns[1]], dtype=np.uint8),
+        arms=arms,
         reward=np.asarray([np.nan if r is None else r for r in columns[2]], dtype=np.float64),
         exposures=np.asarray(columns[3], dtype=np.int64),
         outcomes=np.asarray(columns[4], dtype=np.int64),
         labelled=np.asarray(columns[5], dtype=np.int64),
+        failed=np.asarray(columns[6], dtype=np.int64),
         versions={
             name: tuple(str(row.model_version) for row in versions if row.arm == name)
-            for name in ARMS
+            for name in arms
         },
     )

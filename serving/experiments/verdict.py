@@ -4,6 +4,7 @@ Checks come before the comparison, in the order in which they would make it mean
 is the anytime-valid interval read. So the schedule may ask as often as it likes.
 """
 
+from collections.abc import Sequence
 from typing import Final, Literal, Self
 
 import numpy as np
@@ -12,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy import stats
 
 from data.errors import ExperimentError
-from serving.deployment import ArmName, Deployment
+from serving.dealing import ArmName
+from serving.deployment import Deployment
 from serving.experiments.hashes import repeats
 from serving.experiments.inference.burn_in import EFFECTIVE
 from serving.experiments.inference.ratio_report import PhaseCounts, RatioRule, phase_report
@@ -105,24 +107,27 @@ def decide(data: UnitOutcomes, deployment: Deployment, rule: DecisionRule) -> Ve
         rule: margins and levels, agreed beforehand.
 
     Raises:
-        ExperimentError: the deployment has no challenger, or gives an arm no share.
+        ExperimentError: the deployment has not two arms, or gives one no share.
     """
-    share = deployment.share("challenger")
-    if not 0.0 < share < 1.0:
+    names = [arm.name for arm in deployment.arms]
+    if len(names) != 2 or not 0.0 < deployment.arms[1].share < 1.0:  # noqa: PLR2004
         raise ExperimentError(
-            f"deployment {deployment.deployment_id!r} gives the challenger a share of {share!r}; "
-            "a comparison needs both arms: deploy a challenger with a share between 0 and 1"
+            f"deployment {deployment.deployment_id!r} has the arms {names!r} with shares "
+            f"{[arm.share for arm in deployment.arms]!r}; a comparison needs two arms that each "
+            "have one: deploy a challenger with a share between 0 and 1"
         )
+    champion, challenger = names
+    share = deployment.arms[1].share
     verdict = Verdict(
         decision="invalid",
         reason="not judged",
         experiment_id=deployment.experiment_id,
         deployment_id=deployment.deployment_id,
         rule=rule,
-        exposures=_per_arm(data, data.exposures),
-        outcomes=_per_arm(data, data.outcomes),
-        units=_per_arm(data, np.ones(len(data.unit), dtype=np.int64)),
-        means=_means(data),
+        exposures=_per_arm(data, names, data.exposures),
+        outcomes=_per_arm(data, names, data.outcomes),
+        units=_per_arm(data, names, np.ones(len(data.unit), dtype=np.int64)),
+        means=_means(data, names),
         margin=rule.margin,
     )
     if not len(data.unit):
@@ -132,20 +137,17 @@ def decide(data: UnitOutcomes, deployment: Deployment, rule: DecisionRule) -> Ve
             "Nobody was answered under this deployment, so there is nothing to judge. Check that "
             "the gateway is up and writes to this store.",
         )
-    verdict = verdict.model_copy(update={"srm_p": _sample_ratio_p(verdict, share)})
+    shares = {champion: 1.0 - share, challenger: share}
+    verdict = verdict.model_copy(update={"srm_p": _sample_ratio_p(verdict, shares)})
     return (
         _broken(verdict, data, deployment)
         or _too_early(verdict, data)
-        or _judged(verdict, data, share)
+        or _judged(verdict, data, deployment)
     )
 
 
-def _sample_ratio_p(verdict: Verdict, share: float) -> float:
-    counts = PhaseCounts(
-        name="the deployment",
-        shares={"champion": 1.0 - share, "challenger": share},
-        counts={str(name): count for name, count in verdict.units.items()},
-    )
+def _sample_ratio_p(verdict: Verdict, shares: dict[str, float]) -> float:
+    counts = PhaseCounts(name="the deployment", shares=shares, counts=verdict.units)
     return phase_report(counts, RatioRule(alpha=verdict.rule.srm_alpha)).phase.p
 
 
@@ -171,12 +173,13 @@ def _broken(verdict: Verdict, data: UnitOutcomes, deployment: Deployment) -> Ver
             "apart. Check that every gateway runs this deployment file, then start anew.",
         )
     if verdict.srm_p is not None and verdict.srm_p < verdict.rule.srm_alpha:
-        seen = verdict.units["challenger"] / len(data.unit)
+        challenger = deployment.arms[1]
+        seen = verdict.units[challenger.name] / len(data.unit)
         return _say(
             verdict,
             "invalid",
-            f"The challenger got {seen:.1%} of the units instead of "
-            f"{deployment.share('challenger'):.1%}; chance does so at any time in at most one of "
+            f"The {challenger.name} got {seen:.1%} of the units instead of "
+            f"{challenger.share:.1%}; chance does so at any time in at most one of "
             f"{1 / max(verdict.srm_p, 1e-12):,.0f} experiments. Something loses or misplaces "
             "traffic: find it before reading any result.",
         )
@@ -222,7 +225,7 @@ def _too_early(verdict: Verdict, data: UnitOutcomes) -> Verdict | None:
             f"comparison (outcomes {verdict.outcomes!r}, answers {verdict.exposures!r}). Find out "
             "why before reading any result.",
         )
-    units = _per_arm(data, (data.outcomes > 0).astype(np.int64))
+    units = _per_arm(data, list(verdict.exposures), (data.outcomes > 0).astype(np.int64))
     if min(units.values()) < rule.min_exposures_per_arm:
         return _say(
             verdict,
@@ -233,14 +236,15 @@ def _too_early(verdict: Verdict, data: UnitOutcomes) -> Verdict | None:
     return None
 
 
-def _judged(verdict: Verdict, data: UnitOutcomes, share: float) -> Verdict:
+def _judged(verdict: Verdict, data: UnitOutcomes, deployment: Deployment) -> Verdict:
     rule = verdict.rule
+    champion, challenger = deployment.arms
     known = data.outcomes > 0
     sequence = thinned_sequence(
-        data.challenger[known],
+        data.met(challenger.name)[known],
         data.reward[known],
         _looks(int(known.sum())),
-        challenger_share=share,
+        challenger_share=challenger.share,
         alpha=rule.alpha,
         tuned_for_units=rule.tuned_for_units,
         burn_in=rule.min_exposures_per_arm,
@@ -257,8 +261,8 @@ def _judged(verdict: Verdict, data: UnitOutcomes, share: float) -> Verdict:
         }
     )
     found = (
-        f"The challenger's {METRIC_WORDS[rule.metric]} differs from the champion's by "
-        f"{difference:+.3f} ({1 - rule.alpha:.0%} interval, valid at every look: {low:+.3f} to "
+        f"The {challenger.name}'s {METRIC_WORDS[rule.metric]} differs from the {champion.name}'s "
+        f"by {difference:+.3f} ({1 - rule.alpha:.0%} interval, valid at every look: {low:+.3f} to "
         f"{high:+.3f})"
     )
     if rule.margin:
@@ -280,19 +284,15 @@ def _say(verdict: Verdict, decision: Decision, reason: str) -> Verdict:
     return Verdict.model_validate(dict(verdict) | {"decision": decision, "reason": reason})
 
 
-def _per_arm(data: UnitOutcomes, values: NDArray[np.int64]) -> dict[ArmName, int]:
-    return {
-        "champion": int(values[~data.challenger].sum()),
-        "challenger": int(values[data.challenger].sum()),
-    }
+def _per_arm(
+    data: UnitOutcomes, names: Sequence[ArmName], values: NDArray[np.int64]
+) -> dict[ArmName, int]:
+    return {name: int(values[data.met(name)].sum()) for name in names}
 
 
-def _means(data: UnitOutcomes) -> dict[ArmName, float | None]:
+def _means(data: UnitOutcomes, names: Sequence[ArmName]) -> dict[ArmName, float | None]:
     known = data.outcomes > 0
-    sides: dict[ArmName, NDArray[np.float64]] = {
-        "champion": data.reward[known & ~data.challenger],
-        "challenger": data.reward[known & data.challenger],
-    }
+    sides = {name: data.reward[known & data.met(name)] for name in names}
     return {name: float(some.mean()) if some.size else None for name, some in sides.items()}
 
 

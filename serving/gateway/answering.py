@@ -7,7 +7,8 @@ from typing import Any, Final
 from fastapi import Request, Response
 
 from data.errors import EngineError
-from serving.deployment import ArmName, Deployment
+from serving.dealing import ArmName
+from serving.deployment import Arm, Deployment
 from serving.gateway.arms import LoadedArm, load_arms
 from serving.gateway.asking import ask_runners
 from serving.gateway.items import ENGINE_FAILED, Item, assign, exposure, read_items, result
@@ -15,6 +16,7 @@ from serving.gateway.limits import Admission, Refusal, json_answer, read_json
 from serving.gateway.live import Live, Stage
 from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.record import Record
+from serving.gateway.routing import Routing
 from serving.gateway.settings import ServingSettings
 from serving.gateway.sharing import Shared
 from serving.gateway.stages import Stages
@@ -43,6 +45,7 @@ class Gateway:
             retire_s=settings.shutdown_timeout_s,
             swapped=metrics.show_arms,
         )
+        self.routing: Routing[Arm] = Routing()
         self._record = record
         self._settings = settings
         self._mask = mask
@@ -139,7 +142,7 @@ class Gateway:
 
     def _items(self, body: object, request_id: str, deployment: Deployment) -> list[Item]:
         read = read_items(body, request_id, max_reviews=self._settings.max_reviews)
-        items = [assign(raw, unit, deployment) for raw, unit in read]
+        items = [assign(raw, unit, deployment, self.routing) for raw, unit in read]
         for item in items:
             item.text = self._mask(item.text)
         return items

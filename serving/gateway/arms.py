@@ -8,7 +8,8 @@ from typing import Final
 from data.errors import ArtifactError
 from serving.analyzer import Analyzer, load_analyzer
 from serving.batching.runner import BatchRunner
-from serving.deployment import Arm, ArmName, Deployment
+from serving.dealing import ArmName
+from serving.deployment import Arm, Deployment
 from serving.engines.protocol import Outputs
 from serving.gateway.live import Live
 from serving.gateway.settings import AUTO, ServingSettings

@@ -6,6 +6,7 @@ from fastapi import Request, Response
 from pydantic import ValidationError
 
 from serving.experiments.store import Feedback, FeedbackResult
+from serving.experiments.tables import REWARD
 from serving.gateway.limits import Refusal, json_answer, read_json
 from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.record import Record
@@ -37,7 +38,8 @@ async def take_feedback(
         created_at_us=time.time_ns() // 1000,
         event_id=said.event_id,
         sentiment=said.sentiment,
-        reward=said.reward,
+        reward=said.value if said.metric else said.reward,
+        metric=said.metric or REWARD,
     )
     (result,) = await record.commit(feedback=[feedback])
     metrics.outcomes.labels(result).inc()

@@ -9,9 +9,10 @@ import orjson
 from pydantic import ValidationError
 
 from serving.deployment import Arm, Deployment
-from serving.experiments.assignment import arm_of, unit_hash
+from serving.experiments.assignment import Why, unit_hash
 from serving.experiments.store import Exposure
 from serving.gateway.limits import Refusal
+from serving.gateway.routing import Routing
 from serving.gateway.schemas import AnalyzeIn, ItemError, first_problem, read_item
 
 ENGINE_FAILED: Final = ItemError(
@@ -31,6 +32,7 @@ class Item:
     text: str = ""
     unit: str = ""
     arm: Arm | None = None
+    why: Why = "assigned"
     prediction: bytes | None = None
     error: ItemError | None = None
 
@@ -57,14 +59,20 @@ def read_items(body: object, request_id: str, *, max_reviews: int) -> list[tuple
     return [(raw, unit) for raw in envelope.reviews]
 
 
-def assign(raw: object, default_unit: str, deployment: Deployment) -> Item:
+def assign(
+    raw: object,
+    default_unit: str,
+    deployment: Deployment,
+    routing: Routing[Arm],
+) -> Item:
     """A review with its unit and arm, or with what is wrong with it; its text is not masked yet."""
     review = read_item(raw)
     if isinstance(review, ItemError):
         given = raw.get("review_id") if isinstance(raw, dict) else None
         return Item(given if isinstance(given, str) else None, error=review)
     unit = unit_hash(deployment.salt, review.unit or default_unit)
-    return Item(review.review_id, text=review.text, unit=unit, arm=arm_of(deployment, unit))
+    arm, why = routing.meet(deployment, unit)
+    return Item(review.review_id, text=review.text, unit=unit, arm=arm, why=why)
 
 
 def exposure(
@@ -85,6 +93,7 @@ def exposure(
         prediction=item.prediction,
         latency_ms=latency_ms,
         created_at_us=time.time_ns() // 1000,
+        why=item.why,
     )
 
 

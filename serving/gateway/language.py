@@ -18,8 +18,8 @@ from data.contract import Review
 from data.errors import MatjipError
 from data.manifest import canonical_digest
 from data.prompts import TASKS
-from serving.deployment import ArmName
-from serving.experiments.assignment import arm_of, unit_hash
+from serving.dealing import ArmName
+from serving.experiments.assignment import unit_hash
 from serving.gateway.language_arms import (
     LoadedLanguageArm,
     LoadEngine,
@@ -36,10 +36,11 @@ from serving.gateway.limits import JSON, Admission, Refusal, read_json
 from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.passing import masked, pass_on, unit_of_header
 from serving.gateway.record import Record
+from serving.gateway.routing import Routing
 from serving.gateway.settings import ServingSettings
 from serving.gateway.turns import Turn, sha256
 from serving.gateway.upstream import State, UpstreamPath
-from serving.language_deployment import LanguageDeployment
+from serving.language_deployment import LanguageArm, LanguageDeployment
 from serving.summaries import ANSWER_TOKENS, SummaryOutcome, summarise
 
 CHAT: Final = "/v1/chat/completions"
@@ -63,6 +64,7 @@ class LanguageGateway:
     ):
         """Hold the parts; ``start`` loads the engines."""
         self.deployment = deployment
+        self.routing: Routing[LanguageArm] = Routing()
         self._settings = settings
         self._record = record
         self._metrics = metrics
@@ -201,8 +203,9 @@ class LanguageGateway:
 
     def _turn(self, request: Request, route: str, unit: str, started: float) -> Turn:
         hashed = unit_hash(self.deployment.salt, unit)
-        loaded = self._arms[arm_of(self.deployment, hashed).name]
-        return Turn(request.state.request_id, route, hashed, self.deployment, loaded, started)
+        arm, why = self.routing.meet(self.deployment, hashed)
+        loaded = self._arms[arm.name]
+        return Turn(request.state.request_id, route, hashed, self.deployment, loaded, started, why)
 
     def _count(self, turn: Turn, status: str) -> None:
         arm = turn.loaded.arm.name

@@ -17,7 +17,7 @@ from pydantic import (
 
 from data.contract import CategorySummary, Identifier, Strengths
 from data.prompts import Task
-from serving.deployment import ArmName
+from serving.dealing import ArmName
 from serving.gateway.limits import Refusal
 from serving.gateway.schemas import ModelOut, ReviewText, Unit, first_problem
 from serving.summaries import Status

@@ -13,7 +13,8 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from data.errors import MatjipError
 from serving.batching.runner import BatchRunner
-from serving.deployment import AnyDeployment, ArmName
+from serving.dealing import ArmName
+from serving.deployment import AnyDeployment
 
 _log = logging.getLogger(__name__)
 SwapResult = Literal["swapped", "unchanged", "refused"]

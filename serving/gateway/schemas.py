@@ -13,7 +13,8 @@ from pydantic import (
 )
 
 from data.contract import MAX_REVIEW_CHARACTERS, Identifier, Prediction, Sentiment
-from serving.deployment import ArmName
+from serving.dealing import ArmName
+from serving.experiments.metric_names import METRIC_PATTERN, NOT_FED_BACK
 
 REQUEST_ID_PATTERN: Final = r"^[A-Za-z0-9._:\-]{1,128}$"
 Unit = Annotated[str, StringConstraints(min_length=1, max_length=500)]
@@ -57,7 +58,7 @@ class AnalyzeIn(_Message):
 
 
 class FeedbackIn(_Message):
-    """How one answer turned out: its true sentiment, or a reward from 0 (bad) to 1 (good)."""
+    """How one answer turned out: its true sentiment, a reward from 0 to 1, or a metric's value."""
 
     event_id: RequestId | None = Field(
         default=None, description="Makes a repeat harmless; else equal feedback counts once."
@@ -67,12 +68,26 @@ class FeedbackIn(_Message):
         default=0, ge=0, le=100_000, description="Position of the review in its request."
     )
     sentiment: Sentiment | None = None
-    reward: float | None = Field(default=None, ge=0.0, le=1.0)
+    reward: float | None = Field(
+        default=None, ge=0.0, le=1.0, description="From 0 (bad) to 1 (good)."
+    )
+    metric: str | None = Field(
+        default=None,
+        pattern=METRIC_PATTERN,
+        description="Of an experiment, such as clicks; goes with value.",
+    )
+    value: float | None = Field(default=None, allow_inf_nan=False)
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if (self.sentiment is None) == (self.reward is None):
-            raise ValueError("send either sentiment or reward")
+    def _one_of_them(self) -> Self:
+        given = [self.sentiment is not None, self.reward is not None, self.value is not None]
+        if sum(given) != 1 or (self.metric is None) != (self.value is None):
+            raise ValueError("send either sentiment, or reward, or metric and value")
+        if self.metric in NOT_FED_BACK:
+            raise ValueError(
+                f"metric={self.metric!r} is not fed back by that name; send sentiment or reward, "
+                "or name another metric"
+            )
         return self
 
 

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import orjson
 
+from serving.experiments.assignment import Why
 from serving.experiments.store import Exposure
 from serving.gateway.language_arms import LoadedLanguageArm
 from serving.language_deployment import LanguageDeployment
@@ -24,6 +25,7 @@ class Turn:
         deployment: that assigned the unit.
         loaded: the unit's arm.
         started: ``time.perf_counter()`` when the request's head had come.
+        why: the unit met this arm.
     """
 
     request_id: str
@@ -32,6 +34,7 @@ class Turn:
     deployment: LanguageDeployment
     loaded: LoadedLanguageArm
     started: float
+    why: Why = "assigned"
 
     def exposure(self, asked_sha256: str, facts: dict[str, Any]) -> Exposure:
         """What the store keeps: facts of the answer and hashes, no words of anybody.
@@ -52,6 +55,7 @@ class Turn:
             prediction=orjson.dumps(facts),
             latency_ms=(time.perf_counter() - self.started) * 1000,
             created_at_us=time.time_ns() // 1000,
+            why=self.why,
         )
 
     def headers(self) -> dict[str, str]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from data.errors import ExperimentError, RegistryError
-from serving.deployment import ArmName, SharedArm
+from serving.dealing import ArmName
+from serving.deployment import SharedArm
 from serving.registry.connection import Registry, ResolvedVersion, locked
 from serving.registry.versions import download, resolve
 

@@ -1,7 +1,7 @@
 """On what evidence an alias may move. Rules only: nothing here reads or writes a registry."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -9,6 +9,7 @@ from data.errors import RegistryError
 from data.manifest import canonical_digest
 
 Alias = Literal["champion", "challenger"]
+ALIASES: Final[tuple[Alias, ...]] = get_args(Alias)
 ROLLED_BACK_TAG: Final = "rolled_back_by"
 
 

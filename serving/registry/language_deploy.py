@@ -7,7 +7,7 @@ from typing import Final
 
 from data.errors import EngineError, ExperimentError, RegistryError
 from data.manifest import canonical_digest, write_manifest
-from serving.deployment import ARMS, ArmName
+from serving.dealing import ArmName
 from serving.engines.vllm_server import served_models
 from serving.language_deployment import (
     Endpoint,
@@ -19,6 +19,7 @@ from serving.language_deployment import (
 )
 from serving.registry.arms import DEPLOYMENT_KIND, FetchedArm, deployment_facts, fetch_arms
 from serving.registry.connection import Registry, connect
+from serving.registry.evidence import ALIASES
 from serving.registry.versions import download, resolve
 
 DEPLOYMENT_NAME: Final = "language_deployment.json"
@@ -138,7 +139,7 @@ def _check_served(endpoint: OpenAIEndpoint, arm: ArmName, api_key: str | None) -
 
 
 def _server(base_url: str, arm: ArmName) -> str:
-    if not base_url.startswith(tuple(f"{name}=" for name in ARMS)):
+    if not base_url.startswith(tuple(f"{name}=" for name in ALIASES)):
         return base_url
     servers = dict(part.partition("=")[::2] for part in base_url.split())
     if arm not in servers:

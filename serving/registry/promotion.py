@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data.errors import ExperimentError, RegistryError
 from data.manifest import canonical_digest, write_json, write_manifest
-from serving.deployment import ARMS, Arm, Deployment, write_deployment
+from serving.deployment import Arm, Deployment, write_deployment
 from serving.registry.aliases import move_alias, read_ledger
 from serving.registry.arms import DEPLOYMENT_KIND, deployment_facts, fetch_arms
 from serving.registry.connection import (
@@ -20,7 +20,7 @@ from serving.registry.connection import (
     log_run,
     reported,
 )
-from serving.registry.evidence import ROLLED_BACK_TAG, Evidence
+from serving.registry.evidence import ALIASES, ROLLED_BACK_TAG, Evidence
 from serving.registry.versions import get_version, resolve
 
 PROMOTION_KIND: Final = "promotion"
@@ -149,7 +149,7 @@ def promote_model(
         _promote(registry, verdict, champion, challenger)
     elif challenger is not None and verdict.decision == "roll_back":
         _roll_back(registry, verdict, champion, challenger)
-    now = {alias: resolve(registry, champion.model_name, alias) for alias in ARMS}
+    now = {alias: resolve(registry, champion.model_name, alias) for alias in ALIASES}
     promotion = Promotion(
         status="ok" if verdict.decision in {"promote", "roll_back"} else "skipped",
         decision=verdict.decision,

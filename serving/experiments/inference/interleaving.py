@@ -12,16 +12,18 @@ Neither team has an edge by its place: in each round a coin says which picks fir
 import hashlib
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import ExperimentError
-from serving.deployment import ARMS, ArmName
 from serving.experiments.inference.exact import Preference, sign_test
 from serving.experiments.inference.sample_ratio import concentration_for, log_e_value
 
 Floats = NDArray[np.float64]
+Team = Literal["champion", "challenger"]
+TEAMS: Final[tuple[Team, ...]] = get_args(Team)
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class InterleavedPage:
     """
 
     results: tuple[str, ...]
-    teams: tuple[ArmName | None, ...]
+    teams: tuple[Team | None, ...]
 
 
 @dataclass(frozen=True)
@@ -130,15 +132,15 @@ def interleave(
     """
     if depth is not None and depth < 1:
         raise ExperimentError(f"depth={depth!r}; a page shows at least one result, or pass None")
-    left: dict[ArmName, list[str]] = {
+    left: dict[Team, list[str]] = {
         "champion": list(reversed(champion)),
         "challenger": list(reversed(challenger)),
     }
     limit = len(set(champion) | set(challenger)) if depth is None else depth
-    teams: dict[str, ArmName | None] = {}
+    teams: dict[str, Team | None] = {}
     coins = _coins(salt, request)
     while len(teams) < limit and all(_best_left(r, teams) is not None for r in left.values()):
-        for team in ARMS if next(coins) else reversed(ARMS):
+        for team in TEAMS if next(coins) else reversed(TEAMS):
             best = _best_left(left[team], teams)
             if best is not None and len(teams) < limit:
                 teams[best] = team

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from data.errors import ExperimentError, SettingsError
+from serving.experiments.allocation import Allocation, ArmShare, allocate
 from serving.experiments.assignment import assign, unit_hash
 from serving.experiments.specification import (
     ExperimentSpecification,
@@ -17,6 +18,11 @@ from serving.experiments.specification import (
 )
 
 Agreed = Callable[..., dict[str, Any]]
+
+
+def dealt(said: ExperimentSpecification, phase: SplitPhase) -> Allocation:
+    shares = [ArmShare(name, share) for name, share in said.shares(phase).items()]
+    return allocate(said.name, shares, said.plan(phase, version=1, number=1))
 
 
 def read(values: Any) -> ExperimentSpecification:
@@ -133,7 +139,7 @@ def test_units_are_dealt_as_it_says(agreed: Agreed) -> None:
     units = [unit_hash("a salt", f"user-{number}") for number in range(20_000)]
 
     small, large = (
-        [assign(said.dealt(phase), unit) for unit in units] for phase in (canary, comparison)
+        [assign(dealt(said, phase), unit) for unit in units] for phase in (canary, comparison)
     )
 
     met = [each for each in large if each.arm is not None]
@@ -144,4 +150,4 @@ def test_units_are_dealt_as_it_says(agreed: Agreed) -> None:
         for before, after in zip(small, large, strict=True)
         if before.arm == "int8"
     )
-    assert assign(said.dealt(canary), tester).why == "override"
+    assert assign(dealt(said, canary), tester).why == "override"
