@@ -136,6 +136,9 @@ class _Made:
                 "prediction": predictions.take(pa.array(self.random.integers(0, len(said), n))),
                 "latency_ms": pa.array(self.random.gamma(4.0, 5.0, n)),
                 "created_at": _times(self.at_us[rows]),
+                "why": _one_of(["assigned"], np.zeros(n, np.bool_)),
+                "status": _one_of(["ok"], np.zeros(n, np.bool_)),
+                "cost": pa.nulls(n, pa.float64()),
             }
             yield pa.RecordBatch.from_pydict(columns, schema=EXPOSURES)
 
@@ -152,6 +155,7 @@ class _Made:
                 "exposure_event_id": _fixed(self.event[shown]),
                 "request_id": pa.array(shown).cast(pa.string()),
                 "item": pa.array(np.zeros(n, dtype=np.int32)),
+                "metric": _one_of(["reward"], np.zeros(n, np.bool_)),
                 "reward": pa.array(right.astype(np.float64)),
                 "label": _one_of(['{"sentiment":"negative"}', '{"sentiment":"positive"}'], right),
                 "created_at": _times(self.at_us[shown] + later),

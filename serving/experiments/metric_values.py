@@ -34,5 +34,5 @@ def answer_terms(metric: str) -> Terms:
             known = ~failed & exposures.c.cost.is_not(None)
             return sa.case((known, exposures.c.cost), else_=0.0), sa.case((known, 1), else_=0)
     raise ExperimentError(
-        f"metric={metric!r} does not follow from answers; those that do are {sorted(FROM_ANSWERS)!r}"
+        f"metric={metric!r} does not follow from answers; {sorted(FROM_ANSWERS)!r} do"
     )

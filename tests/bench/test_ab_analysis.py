@@ -54,7 +54,7 @@ def test_the_units_are_those_that_pandas_finds(home):
     )
     units = units.reset_index().sort_values(["first", "unit"])
     assert found.unit.tolist() == units.unit.tolist()
-    assert found.challenger.tolist() == (units.arm == "challenger").tolist()
+    assert found.met("challenger").tolist() == (units.arm == "challenger").tolist()
     assert found.exposures.tolist() == units.answers.tolist()
     assert found.outcomes.tolist() == units.outcomes.tolist()
     assert found.labelled.tolist() == units.outcomes.tolist()

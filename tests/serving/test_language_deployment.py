@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from data.errors import ArtifactError, ExperimentError
-from serving.experiments.assignment import arm_of, unit_hash
+from serving.experiments.assignment import Dealer, unit_hash
 from serving.language_deployment import (
     LanguageArm,
     LanguageDeployment,
@@ -59,11 +59,10 @@ def test_the_id_is_of_the_models_not_of_where_they_are():
 
 
 def test_units_stay_with_their_arm_and_meet_both():
-    two = deployment(arm("challenger", 0.5, version="4"), arm(share=0.5))
-    assert [one.name for one in two.arms] == ["champion", "challenger"]
+    two = deployment(arm(share=0.5), arm("challenger", 0.5, version="4"))
     hashed = [unit_hash(two.salt, f"u{number}") for number in range(200)]
-    dealt = [arm_of(two, one).name for one in hashed]
-    assert dealt == [arm_of(two, one).name for one in hashed]
+    dealt = [Dealer(two).meet(one)[0].name for one in hashed]
+    assert dealt == [Dealer(two).meet(one)[0].name for one in hashed]
     assert 60 < dealt.count("champion") < 140
 
 
@@ -93,7 +92,7 @@ def test_the_root_of_a_server_is_found(base_url, root):
         ({"max_answer_tokens": 1}, "max_answer_tokens"),
         ({"share": 0.12345}, "4 decimals"),
         ({"share": 0.5}, "add up to"),
-        ({"name": "challenger"}, "one champion"),
+        ({"name": "도전자"}, "name"),
         ({"surprise": 1}, "surprise"),
     ],
 )

@@ -66,7 +66,7 @@ def test_units_come_back_with_their_outcomes(store):
     )
     found = store.exposures_with_outcomes("e", "d")
     assert found.unit_hex() == [f"{number:064x}" for number in (1, 2, 3)]
-    assert found.challenger.tolist() == [False, True, False]
+    assert found.met("challenger").tolist() == [False, True, False]
     assert found.exposures.tolist() == [2, 1, 1]
     assert found.outcomes.tolist() == [2, 1, 0]
     assert found.labelled.tolist() == [1, 1, 0]
@@ -80,7 +80,7 @@ def test_units_come_back_with_their_outcomes(store):
 def test_an_empty_store_gives_empty_arrays(store):
     found = store.exposures_with_outcomes("e", "d")
     assert len(found.unit) == len(found.reward) == 0
-    assert found.versions == {"champion": (), "challenger": ()}
+    assert (found.arms, found.versions) == ((), {})
 
 
 def test_writing_twice_changes_nothing(store):

@@ -45,11 +45,13 @@ def units(n=2_000, *, champion=0.7, challenger=0.7, share=0.5, missing=(0.0, 0.0
     seen = (~lost).astype(np.int64)
     given = {
         "unit": hashes_of([f"{i:064x}" for i in range(n)], 32, what="unit"),
-        "challenger": on,
+        "arm": on.astype(np.uint8),
+        "arms": ("champion", "challenger"),
         "reward": np.where(lost, np.nan, reward),
         "exposures": np.ones(n, dtype=np.int64),
         "outcomes": seen,
         "labelled": seen,
+        "failed": np.zeros(n, dtype=np.int64),
         "versions": VERSIONS,
     }
     return UnitOutcomes(**(given | changes))
@@ -169,7 +171,7 @@ def test_bare_rewards_do_not_count_as_right_sentiments():
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_nothing_to_compare_with_is_an_error(share):
-    with pytest.raises(ExperimentError, match="needs both arms"):
+    with pytest.raises(ExperimentError, match="needs two arms"):
         decide(units(), deployment(share) if not share else _all_to_challenger(), RULE)
 
 

@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import ExperimentError
+from serving.dealing import LayerPlace, PhasePlan
 from serving.deployment import Arm, Deployment
 from serving.experiments.allocation import Allocation, ArmShare, Holdout, Layer, Namespace
 from serving.experiments.assignment import (
     REASONS,
     Assignment,
+    Dealer,
     allocation_of,
-    arm_of,
     assign,
     assign_all,
     unit_hash,
@@ -40,6 +41,7 @@ LAYER = Layer(
         Namespace("two", (BucketRange(2_000, 7_000),)),
     ),
 )
+OUTSIDE = ("holdout", "outside_layer", "outside_coverage")
 HOLDOUT = Holdout("held out in 2026", 0.05)
 
 
@@ -69,6 +71,11 @@ def deployment(challenger: float) -> Deployment:
     )
 
 
+def met(some: Deployment) -> list[str]:
+    dealer = Dealer(some)
+    return [dealer.meet(unit)[0].name for unit in UNITS]
+
+
 @pytest.mark.parametrize(("vector", "bucket"), VECTORS.items())
 def test_buckets_never_change(vector, bucket):
     """A change here deals every running experiment anew."""
@@ -85,32 +92,67 @@ def test_a_unit_is_hashed_as_published(salt, unit):
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.5, 1.0])
 def test_arms_get_their_share(share):
     some = deployment(share)
-    got = sum(arm_of(some, unit).name == "challenger" for unit in UNITS) / len(UNITS)
+    got = sum(name == "challenger" for name in met(some)) / len(UNITS)
     assert got == pytest.approx(share, abs=0.015)
     assert share not in {0.0, 1.0} or got == share
 
 
 def test_a_growing_share_keeps_who_already_met_the_challenger():
-    met = [
-        {unit for unit in UNITS if arm_of(deployment(share), unit).name == "challenger"}
+    some, more = (
+        {
+            unit
+            for unit, name in zip(UNITS, met(deployment(share)), strict=True)
+            if name == "challenger"
+        }
         for share in (0.1, 0.4)
-    ]
-    assert met[0]
-    assert met[0] < met[1]
+    )
+    assert some
+    assert some < more
 
 
 def test_a_deployment_is_an_allocation_that_covers_everybody():
     some = deployment(0.3)
     for unit in UNITS[:2_000]:
-        said = assign(allocation_of(some), unit)
-        assert (said.arm, said.why) == (arm_of(some, unit).name, "assigned")
+        arm, why = Dealer(some).meet(unit)
+        assert (arm.name, why) == (assign(allocation_of(some), unit).arm, "assigned")
 
 
 def test_shares_beyond_which_a_bucket_lies_are_refused():
     whole = deployment(0.5)
     broken = whole.model_copy(update={"arms": whole.arms[:1]})
-    with pytest.raises(ExperimentError, match="make them add up to 1"):
-        [arm_of(broken, unit) for unit in UNITS[:100]]
+    with pytest.raises(ExperimentError, match="add up to 1"):
+        Dealer(broken)
+
+
+def test_who_takes_no_part_meets_the_control_and_the_rest_as_the_phase_says():
+    tester = UNITS[0]
+    phase = PhasePlan(
+        experiment="e",
+        version=1,
+        number=2,
+        kind="canary",
+        coverage=0.3,
+        layer=LayerPlace(name="sentiment", start=0, stop=6_000),
+        holdout=0.1,
+        overrides={tester: "challenger"},
+    )
+    dealer = Dealer(deployment(0.5).model_copy(update={"phase": phase}))
+    said = {unit: dealer.meet(unit) for unit in UNITS}
+    assert said[tester][0].name == "challenger"
+    assert said[tester][1] == "override"
+    assert {why for _, why in said.values()} == set(REASONS)
+    assert all(arm.name == "champion" for arm, why in said.values() if why in OUTSIDE)
+    assigned = [arm.name for arm, why in said.values() if why == "assigned"]
+    assert len(assigned) / len(UNITS) == pytest.approx(0.9 * 0.6 * 0.3, abs=0.015)
+    assert assigned.count("challenger") / len(assigned) == pytest.approx(0.5, abs=0.03)
+
+
+def test_everybody_is_sent_to_the_arm_that_is_forced():
+    dealer = Dealer(deployment(0.5))
+    said = [dealer.meet(unit, forced="challenger") for unit in UNITS[:50]]
+    assert {(arm.name, why) for arm, why in said} == {("challenger", "forced")}
+    with pytest.raises(ExperimentError, match=r"forced='third' is no arm; .*'challenger'"):
+        dealer.meet(UNITS[0], forced="third")
 
 
 def test_more_coverage_keeps_every_unit_in_its_arm():

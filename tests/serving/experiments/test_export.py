@@ -70,6 +70,9 @@ def test_every_row_comes_out_as_it_went_in(store, url, tmp_path):
         "prediction": '{"sentiment":{"label":"positive"},"글":"맛"}',
         "latency_ms": 1.5,
         "created_at": datetime(1970, 1, 4, tzinfo=UTC),
+        "why": "assigned",
+        "status": "ok",
+        "cost": None,
     }
     table = pq.read_table(archive.folder / "outcomes.parquet")
     assert table.schema.equals(OUTCOMES)
@@ -86,6 +89,7 @@ def test_every_row_comes_out_as_it_went_in(store, url, tmp_path):
         "exposure_event_id": third["event_id"],
         "request_id": "request-3",
         "item": 1,
+        "metric": "reward",
         "reward": 0.25,
         "label": None,
         "created_at": datetime(1970, 1, 4, tzinfo=UTC),
