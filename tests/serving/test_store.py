@@ -252,3 +252,54 @@ def test_a_store_that_refuses_fails_the_request_and_is_remembered_until_it_recov
     assert writer.submit([shown(1)]).result(10) == []
     assert writer.failure is None
     writer.close(10)
+
+
+FAILED = {"status": "failed", "prediction": orjson.dumps({"error": "engine_failed"})}
+
+
+def test_a_request_that_failed_may_be_sent_again_and_both_are_kept(store):
+    store.write([shown(1, **FAILED), shown(1, **FAILED), shown(1, created_at_us=2, **FAILED)])
+    store.write([shown(1, created_at_us=3)])
+    assert store.counts()["exposures"] == 3
+    assert store.write([], [said(1)]) == ["stored"]
+    found = store.exposures_with_outcomes("e", "d")
+    assert (found.exposures.tolist(), found.failed.tolist()) == ([1], [2])
+    assert (found.outcomes.tolist(), found.reward.tolist()) == ([1], [1.0])
+
+
+def test_a_unit_whose_every_request_failed_still_met_its_arm(store):
+    store.write([shown(1), shown(2, arm="challenger", **FAILED)])
+    found = store.exposures_with_outcomes("e", "d")
+    assert found.met("challenger").sum() == 1
+    assert found.exposures[found.met("challenger")].tolist() == [0]
+    assert store.write([], [said(2)]) == ["unknown"]
+
+
+def test_only_what_was_dealt_by_chance_is_compared(store):
+    reasons = ["override", "holdout", "outside_layer", "outside_coverage", "forced", "mirrored"]
+    store.write([shown(1), *(shown(n, why=why) for n, why in enumerate(reasons, 2))])
+    assert store.counts()["exposures"] == 7
+    assert len(store.exposures_with_outcomes("e", "d").unit) == 1
+
+
+def test_a_shadows_answer_stands_beside_the_one_that_was_sent(store):
+    other = orjson.dumps({"sentiment": {"label": "negative"}})
+    shadow = shown(1, arm="challenger", why="mirrored", prediction=other)
+    store.write([shadow, shadow])
+    store.write([shown(1)])
+    assert store.counts()["exposures"] == 2
+    assert store.write([], [said(1)]) == ["stored"]
+    assert store.exposures_with_outcomes("e", "d").reward.tolist() == [1.0]
+
+
+def test_metrics_of_one_answer_are_kept_apart(store):
+    store.write([shown(1)])
+    clicks = [said(1, None, metric="clicks", reward=value) for value in (3.0, 3.0, 5.0)]
+    assert store.write([], clicks) == ["stored", "duplicate", "stored"]
+    assert store.write([], [said(1, None, reward=0.25)]) == ["stored"]
+    assert store.counts()["outcomes"] == 3
+    assert store.exposures_with_outcomes("e", "d").reward.tolist() == [0.25]
+    again = said(1, None, metric="visits", reward=3.0, event_id="한 번")
+    assert store.write([], [again]) == ["stored"]
+    other = said(1, None, metric="clicks", reward=3.0, event_id="한 번")
+    assert store.write([], [other]) == ["conflict"]

@@ -9,8 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from data.errors import ExperimentError
-from serving.experiments.catalogue import Catalogue, Entry
+from serving.experiments.catalogue import Catalogue, Entry, Served
 from serving.experiments.lifecycle import Action, Event
+from serving.experiments.routes import Routes
 from serving.experiments.specification import ExperimentSpecification
 from serving.experiments.tables import experiment_events, experiment_versions
 
@@ -210,3 +211,67 @@ def test_a_store_that_is_gone_is_named(
         catalogue.get("sentiment-int8")
     with pytest.raises(ExperimentError, match="experiment_events"):
         catalogue.record("sentiment-int8", event("start"))
+
+
+SERVED = Served("sentiment", "a" * 32, {"arms": [{"name": "float"}, {"name": "int8"}]})
+
+
+@pytest.mark.parametrize(
+    ("actions", "arm"),
+    [
+        ([], "as dealt"),
+        (["pause"], "float"),
+        (["pause", "resume"], None),
+        (["roll_back"], "float"),
+        (["pause", "abandon"], "float"),
+    ],
+)
+def test_what_stops_an_experiment_sends_everybody_to_the_control(
+    catalogue: Catalogue, url: str, agreed: Agreed, actions: list[Action], arm: str | None
+) -> None:
+    name = catalogue.put(of(agreed())).lifecycle.specification.name
+    begun = catalogue.record(name, event("start"), serves=SERVED)
+    assert begun.lifecycle.current is not None
+    assert begun.lifecycle.current.deployment_id == SERVED.deployment_id
+    for action in actions:
+        catalogue.record(name, event(action))
+    routes = Routes(url)
+    route = routes.now(SERVED.deployment_id)
+    routes.close()
+    assert (route.arm if route else "as dealt") == arm
+
+
+def test_a_promotion_sends_everybody_to_the_winner(
+    catalogue: Catalogue, url: str, agreed: Agreed
+) -> None:
+    name = catalogue.put(of(agreed())).lifecycle.specification.name
+    catalogue.record(name, event("start"))
+    catalogue.record(name, event("advance"))
+    catalogue.record(name, event("advance"), serves=SERVED)
+    with pytest.raises(ExperimentError, match="is the control"):
+        catalogue.record(name, Event(action="promote", arm="float", by="김", reason="…"))
+    catalogue.record(name, Event(action="promote", arm="int8", by="출시 담당", reason="더 낫다 🍜"))
+    routes = Routes(url)
+    route = routes.now(SERVED.deployment_id)
+    routes.close()
+    assert route is not None
+    assert (route.arm, route.by, route.reason) == ("int8", "출시 담당", "더 낫다 🍜")
+
+
+def test_a_refused_event_turns_nobody(catalogue: Catalogue, url: str, agreed: Agreed) -> None:
+    name = catalogue.put(of(agreed())).lifecycle.specification.name
+    catalogue.record(name, event("start"), serves=SERVED)
+    with pytest.raises(ExperimentError, match="somebody acted meanwhile"):
+        catalogue.record(name, event("roll_back"), after=0)
+    routes = Routes(url)
+    assert routes.all() == []
+    routes.close()
+
+
+def test_all_experiments_share_a_salt_that_is_made_once(catalogue: Catalogue, url: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        salts = set(pool.map(lambda _: catalogue.salt(), range(8)))
+    other = Catalogue(url)
+    assert salts == {other.salt()}
+    assert len(other.salt()) == 32
+    other.close()
