@@ -209,7 +209,7 @@ def test_what_is_old_moves_to_parquet_beside_a_gateway_that_writes(
     found = units_of_archive(tmp_path / "copy", "e", "d")
     assert found.unit.tolist() == expected.unit.tolist()
     assert found.versions == expected.versions
-    for name in ("challenger", "reward", "exposures", "outcomes", "labelled"):
+    for name in ("arm", "reward", "exposures", "outcomes", "labelled", "failed"):
         assert getattr(found, name).tolist() == getattr(expected, name).tolist()
 
 

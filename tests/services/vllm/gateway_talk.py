@@ -16,7 +16,7 @@ import yaml
 from data.answers import ANSWERS, decoding_schema, read_answer
 from data.clauses import split_clauses
 from data.prompts import labels_prompt
-from serving.experiments.assignment import arm_of, unit_hash
+from serving.experiments.assignment import Dealer, unit_hash
 from serving.gateway.language_schemas import UNIT_HEADER, SummaryOut
 from serving.language_deployment import LanguageDeployment, write_language_deployment
 from serving.vllm_settings import DEFAULT_PATH
@@ -51,7 +51,7 @@ class Site:
         return next(unit for unit in named if self.arm(unit) == arm)
 
     def arm(self, unit: str) -> str:
-        return arm_of(self.deployment, unit_hash(self.deployment.salt, unit)).name
+        return Dealer(self.deployment).meet(unit_hash(self.deployment.salt, unit))[0].name
 
     def chat(self, body: dict[str, Any], arm: str = "champion") -> httpx.Response:
         return self.client.post(CHAT, json=body, headers={UNIT_HEADER: self.unit(arm)})
