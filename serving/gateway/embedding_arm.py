@@ -33,6 +33,14 @@ class LoadedEmbedder:
         """What callers and metrics know the model by."""
         return self.deployment.model_version
 
+    def reasons(self) -> list[str]:
+        """Why it cannot answer now; empty if it can."""
+        return self.runner.reasons()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Answer what is open, and stop the runner."""
+        await self.runner.drain(timeout_s)
+
 
 async def load_embedding(
     deployment: EmbeddingDeployment, shared: Shared

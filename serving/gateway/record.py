@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 
 from data.errors import ExperimentError
+from serving.experiments.clock import SteadyClock
 from serving.experiments.store import (
     ExperimentStore,
     Exposure,
@@ -32,6 +33,11 @@ class Record:
         self._reasons = ["the experiment store is not open yet"]
         self._look: asyncio.Future[None] | None = None
         self._silent = False
+        self._clock = SteadyClock()
+
+    def now_us(self) -> int:
+        """The time that events are stored with."""
+        return self._clock.now_us()
 
     async def open(self) -> None:
         """Open the store; what goes wrong becomes a reason of ``/ready``."""

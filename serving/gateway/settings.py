@@ -64,9 +64,20 @@ class ServingSettings(BaseModel):
         default=300_000, ge=1, description="Tokens of one embedding request, of all its texts."
     )
     reload_poll_s: float = Field(
-        default=0.0,
+        default=1.0,
         ge=0,
         description="How often deployment files are looked at; 0 waits for SIGHUP alone.",
+    )
+    route_poll_s: float = Field(
+        default=1.0,
+        gt=0,
+        le=60,
+        description="How often the store is asked who answers everybody: so late a rollback is.",
+    )
+    shadow_queue: int = Field(
+        default=256,
+        ge=1,
+        description="Requests of a shadow that may wait to be answered by the other arms too.",
     )
     store_queue: int = Field(
         default=1_024, ge=1, description="Writes that may wait for the store's next commit."
