@@ -2,6 +2,7 @@
 
 import json
 
+import orjson
 import pytest
 
 from data.errors import EngineError
