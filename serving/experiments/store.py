@@ -36,6 +36,14 @@ class RequestIdReusedError(ExperimentError):
     """A request id was answered before with another text, unit or deployment."""
 
 
+def reused(request_id: str) -> RequestIdReusedError:
+    """The error of a request id that serves twice."""
+    return RequestIdReusedError(
+        f"request id {request_id!r} was answered before with another text, unit or deployment; "
+        "send a new X-Request-Id"
+    )
+
+
 Status = Literal["ok", "degraded", "failed"]
 
 
@@ -174,10 +182,7 @@ class ExperimentStore:
         before = _by_event_id(connection, exposures, [row["event_id"] for row in rows], same)
         for row in rows:
             if any(before[row["event_id"]][name] != row[name] for name in same):
-                raise RequestIdReusedError(
-                    f"request id {row['request_id']!r} was answered before with another text, unit "
-                    "or deployment; send a new X-Request-Id"
-                )
+                raise reused(row["request_id"])
 
     def _write_feedback(
         self, connection: sa.Connection, feedback: Sequence[Feedback]

@@ -201,7 +201,7 @@ class Gateway:
             for number, item in items
         )
         if shown := [one for one in made if one is not None]:
-            await self._record.commit(exposures=shown)
+            await self._record.keep(shown)
         for one in shown:
             self.metrics.exposures.labels(one.arm).inc()
 

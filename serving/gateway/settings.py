@@ -5,6 +5,7 @@ Those of batching are fields of ``BatchSettings``, by the same prefix: ``MATJIP_
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -81,6 +82,16 @@ class ServingSettings(BaseModel):
     )
     store_queue: int = Field(
         default=1_024, ge=1, description="Writes that may wait for the store's next commit."
+    )
+    store_ack: Literal["committed", "journaled"] = Field(
+        default="committed",
+        description="When an analysis is answered: committed, once the store has it on disk; "
+        "journaled, once a file of this machine's has it, which outlives the process but not the "
+        "power, and the store follows.",
+    )
+    journal_folder: Path = Field(
+        default=Path("var/serving/journal"),
+        description="Of that file; several gateways may share it.",
     )
     body_timeout_s: float = Field(default=10.0, gt=0, description="For a request's body to arrive.")
     shutdown_timeout_s: int = Field(default=20, ge=1, description="For open requests to finish.")
