@@ -22,3 +22,7 @@ FROM_FEEDBACK: Final[dict[str, str]] = {
 }
 """Fed back as a sentiment or a reward; any other name is fed back as metric and value."""
 NOT_FED_BACK: Final = frozenset({*FROM_ANSWERS, *FROM_FEEDBACK})
+SHARES: Final = frozenset({"error_rate", "degraded_rate", "sentiment_accuracy"})
+"""Of things that are so or are not: they have no quantiles."""
+BOUNDED: Final = SHARES | {"reward"}
+"""Those whose every value lies between 0 and 1."""

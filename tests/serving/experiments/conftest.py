@@ -21,7 +21,9 @@ SPECIFICATION: dict[str, Any] = {
     "metrics": {
         "primary": {"name": "sentiment_accuracy", "direction": "increase", "margin": 0.02},
         "guardrails": [{"name": "error_rate", "direction": "decrease", "margin": 0.01}],
-        "signals": [{"name": "latency_p95_ms", "direction": "decrease", "margin": 20.0}],
+        "signals": [
+            {"name": "latency_ms", "quantile": 0.95, "direction": "decrease", "margin": 20.0}
+        ],
     },
     "phases": [
         {"kind": "shadow", "mirrored": 0.2},
