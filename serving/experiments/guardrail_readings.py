@@ -33,6 +33,16 @@ class GuardrailReading(BaseModel):
         """The metric and the arm, as sentences name them."""
         return f"{self.metric!r} of {self.arm!r}"
 
+    @property
+    def least_loss(self) -> float | None:
+        """The loss is at least so much; below zero it may be a gain. None while nothing is known.
+
+        A breach is a least loss above the margin.
+        """
+        if self.direction == "decrease":
+            return self.low
+        return None if self.high is None else -self.high
+
 
 class SampleRatioReading(BaseModel):
     """Whether units are dealt as they were meant to be."""

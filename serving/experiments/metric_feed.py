@@ -100,10 +100,15 @@ class MetricFeed:
         """
         if self._asks.went_back or self._told.went_back:
             self._start_anew()
-        with reported(self._engine, "read metrics from"), self._engine.connect() as connection:
-            behind = self._read_asks(connection, most_rows)
-            if not behind and self._fed_back:
-                behind = self._read_outcomes(connection, most_rows)
+        try:
+            with reported(self._engine, "read metrics from"), self._engine.connect() as connection:
+                behind = self._read_asks(connection, most_rows)
+                if not behind and self._fed_back:
+                    behind = self._read_outcomes(connection, most_rows)
+        except BaseException:
+            # What was read and not added up would be missing for good.
+            self._start_anew()
+            raise
         return behind
 
     def _read_asks(self, connection: sa.Connection, most_rows: int) -> bool:

@@ -20,6 +20,7 @@ import hashlib
 import hmac
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,7 +33,9 @@ import sqlalchemy as sa
 from tenacity import (
     Retrying,
     retry_if_exception_type,
+    sleep_using_event,
     stop_after_attempt,
+    stop_when_event_set,
     wait_exponential,
 )
 
@@ -143,6 +146,7 @@ class Notifier:
         self._webhook = webhook
         self._clock = clock
         self._own = secrets.token_hex(8)
+        self._stopping = threading.Event()
         # A redirect would carry the signature elsewhere; a proxy of the environment is not asked.
         self._client = httpx.Client(timeout=_TIMEOUT_S, follow_redirects=False, trust_env=False)
 
@@ -153,6 +157,10 @@ class Notifier:
     def __exit__(self, *_: object) -> None:
         """Let go of every connection."""
         self.close()
+
+    def stop(self) -> None:
+        """Try nothing again from now on; from any thread."""
+        self._stopping.set()
 
     def close(self) -> None:
         """Let go of every connection."""
@@ -171,6 +179,8 @@ class Notifier:
         """
         taken, refused = 0, []
         for name in self._waiting():
+            if self._stopping.is_set():
+                break
             try:
                 taken += self._deliver(name)
             except httpx.HTTPError as error:
@@ -250,7 +260,8 @@ class Notifier:
             httpx.HTTPError: it was not, in all tries.
         """
         tries = Retrying(
-            stop=stop_after_attempt(self._webhook.tries),
+            stop=stop_after_attempt(self._webhook.tries) | stop_when_event_set(self._stopping),
+            sleep=sleep_using_event(self._stopping),
             wait=wait_exponential(multiplier=self._webhook.wait_s, max=2.0),
             retry=retry_if_exception_type(httpx.HTTPError),
             reraise=True,

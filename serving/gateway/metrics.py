@@ -48,6 +48,7 @@ class GatewayMetrics:
             "exposures", "Exposures committed, failures and mirrored ones among them.", ["arm"]
         )
         self.outcomes = counter("outcomes", "Feedback, by what became of it.", ["result"])
+        self.store_failing = gauge("store_failing", "1 while the experiment store does not write.")
         self._served = gauge(
             "deployment_share",
             "Share of the units, by arm.",

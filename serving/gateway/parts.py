@@ -13,6 +13,8 @@ from serving.deployment import Deployment, read_deployment
 from serving.embedding_deployment import EmbeddingDeployment, read_embedding_deployment
 from serving.gateway.answering import Gateway
 from serving.gateway.embedding import EmbeddingGateway
+from serving.gateway.experiment_watch import ExperimentWatch
+from serving.gateway.guardrails import Guarded
 from serving.gateway.language import LanguageGateway
 from serving.gateway.language_arms import LoadEngine
 from serving.gateway.metrics import GatewayMetrics
@@ -37,6 +39,7 @@ class Parts:
     gateway: Gateway | None
     embedding: EmbeddingGateway | None
     language: LanguageGateway | None
+    experiments: ExperimentWatch
 
     def models(self) -> list[Gateway | EmbeddingGateway | LanguageGateway]:
         """Those of the three that there are."""
@@ -53,12 +56,18 @@ class Parts:
         await self.record.open()
         for part in self.models():
             await part.start()
-        watching = (self.record.watch(), self.routes.run(), reloader.run())
+        watching = (
+            self.record.watch(),
+            self.routes.run(),
+            reloader.run(),
+            self.experiments.run(),
+        )
         watches = [asyncio.create_task(each) for each in watching]
         yield
         for watch in watches:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
+        await self.experiments.close()
         for part in self.models():
             await part.stop()
         await self.routes.close()
@@ -72,7 +81,8 @@ class Parts:
         """What went wrong without keeping it from answering."""
         stages = [part.stage.warnings() for part in (self.gateway, self.embedding) if part]
         language = self.language.warnings() if self.language else []
-        return [*chain(*stages), *language, *self.routes.warnings()]
+        others = (self.routes.warnings(), self.experiments.warnings())
+        return [*chain(*stages), *language, *chain(*others)]
 
     def _watched(self) -> Sequence[Watched]:
         watched = []
@@ -128,6 +138,7 @@ def make_parts(
         )
     metrics = GatewayMetrics()
     record = Record(settings)
+    metrics.store_failing.set_function(lambda: float(bool(record.reasons())))
     routes = RouteWatch(settings, metrics)
     shared = Shared(settings, metrics)
     gateway, vectors, speaker = None, None, None
@@ -155,4 +166,19 @@ def make_parts(
             load=load,
         )
         metrics.show_arms(language)
-    return Parts(settings, files, record, routes, shared, metrics, gateway, vectors, speaker)
+    watch = ExperimentWatch(
+        settings, served=lambda: _guarded(gateway, speaker), registry=metrics.registry
+    )
+    return Parts(
+        settings, files, record, routes, shared, metrics, gateway, vectors, speaker, watch
+    )
+
+
+def _guarded(gateway: Gateway | None, speaker: LanguageGateway | None) -> list[Guarded]:
+    """The deployments of arms that answer now."""
+    served = []
+    if gateway is not None and gateway.stage.live is not None:
+        served.append(Guarded(gateway.stage.live.deployment, gateway.routing.force))
+    if speaker is not None and speaker.stage.live is not None:
+        served.append(Guarded(speaker.stage.live.deployment, speaker.routing.force))
+    return served

@@ -6,13 +6,14 @@ Those of batching are fields of ``BatchSettings``, by the same prefix: ``MATJIP_
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from data.errors import SettingsError
 from serving.batching.settings import AdmissionSettings, BatchSettings
 from serving.experiments.database import DEFAULT_URL
+from serving.experiments.notices import LEAST_SECRET
 
 PREFIX: Final = "MATJIP_"
 AUTO: Final = "auto"
@@ -116,6 +117,41 @@ class ServingSettings(BaseModel):
         default=None, min_length=1, repr=False, description="What those servers want, if anything."
     )
 
+    guardrails: Literal["on", "off"] = Field(
+        default="on",
+        description="Whether this gateway rolls back or pauses what it serves by itself.",
+    )
+    guardrail_poll_s: float = Field(
+        default=1.0,
+        gt=0,
+        le=60,
+        description="How often guardrails are looked at, and notices sent.",
+    )
+    webhook_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/\s]+",
+        repr=False,
+        description="Where every change of an experiment is told (serving/experiments/notices.py).",
+    )
+    webhook_secret: str | None = Field(
+        default=None,
+        min_length=LEAST_SECRET,
+        repr=False,
+        description="What those notices are signed with.",
+    )
+
+    @model_validator(mode="after")
+    def _signs_what_it_tells(self) -> Self:
+        if (self.webhook_url is None) != (self.webhook_secret is None):
+            given, lacking = "URL", "SECRET"
+            if self.webhook_url is None:
+                given, lacking = lacking, given
+            raise ValueError(
+                f"{PREFIX}WEBHOOK_{given} is set without {PREFIX}WEBHOOK_{lacking}: every notice "
+                "is signed; set both, or neither"
+            )
+        return self
+
     def admission(self) -> AdmissionSettings:
         """How much of all models may be in flight."""
         return AdmissionSettings(reserve_bytes=self.reserve_mib * 2**20)
@@ -145,9 +181,13 @@ def read_settings(environment: Mapping[str, str]) -> ServingSettings:
         settings = ServingSettings.model_validate(given | {"batching": batching})
     except ValidationError as error:
         for line in error.errors():
+            if not line["loc"]:  # of several together: their values are not repeated
+                problems.append(line["msg"].removeprefix("Value error, "))
+                continue
             field = str(line["loc"][-1])
-            # A store URL may hold a password, so its value is never repeated.
-            shown = "its value" if field == "store_url" else repr(line["input"])
+            # What holds a password or a secret is never repeated.
+            known = ServingSettings.model_fields.get(field)
+            shown = repr(line["input"]) if known is None or known.repr else "its value"
             problems.append(f"{PREFIX}{field.upper()}: {shown}: {line['msg']}")
     if problems:
         raise SettingsError("wrong settings; mend or unset them: " + "; ".join(problems))
