@@ -3,7 +3,7 @@
 Loaded by path (`runpy.run_path`): tests are no package.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,26 +19,47 @@ from serving.experiments.specification import specification_of
 from serving.experiments.store import ExperimentStore, Exposure, Feedback
 
 
+def unreal(name: str) -> Arm:
+    """An arm that nothing answers for."""
+    return Arm(
+        name=name,
+        model_name="matjip-sentiment",
+        version=name,
+        folder=Path(name),
+        manifest_digest=name.encode().hex().zfill(64),
+        evidence_id=f"evidence-{name}",
+        share=1.0,
+    )
+
+
 class OpenPhase:
     """An experiment with its phase of a kind open, its deployment at work, and rows on demand."""
 
-    def __init__(self, store: ExperimentStore, catalogue: Catalogue, values: Any, kind: str):
+    def __init__(
+        self,
+        store: ExperimentStore,
+        catalogue: Catalogue,
+        values: Any,
+        kind: str,
+        models: Mapping[str, Arm] | None = None,
+    ):
+        """Agree on the experiment, and open its phases up to the first one of that kind.
+
+        Args:
+            store: of its rows.
+            catalogue: of the same store.
+            values: of its specification.
+            kind: of the phase.
+            models: by arm; without them, folders that are not there.
+        """
         self.store, self.catalogue = store, catalogue
         self.random, self.now_us, self.asked = np.random.default_rng(5), 1_000_000_000, 0
         entry = catalogue.put(specification_of(values, where="experiment"))
         said = self.specification = entry.lifecycle.specification
         for number, phase in enumerate(said.phases, start=1):
             arms = [
-                Arm(
-                    name=name,
-                    model_name="matjip-sentiment",
-                    version=name,
-                    folder=Path(name),
-                    manifest_digest=f"{place:064x}",
-                    evidence_id=f"evidence-{name}",
-                    share=share,
-                )
-                for place, (name, share) in enumerate(said.shares(phase).items())
+                (models or {}).get(name, unreal(name)).model_copy(update={"share": share})
+                for name, share in said.shares(phase).items()
             ]
             self.deployment = Deployment(
                 experiment_id=said.name,

@@ -1,5 +1,6 @@
 """What Prometheus is told of experiments: their states, guardrails, and units."""
 
+from collections.abc import Collection
 from functools import partial
 from typing import Final, get_args
 
@@ -19,6 +20,7 @@ class GuardrailMetrics:
         """Make them in a registry."""
         counter = partial(Counter, namespace="matjip", registry=registry)
         gauge = partial(Gauge, namespace="matjip", registry=registry)
+        self._shown: set[str] = set()
         self._breaches = counter(
             "guardrail_breaches",
             "Guardrails and signals on whose breach this gateway acted.",
@@ -48,8 +50,24 @@ class GuardrailMetrics:
             "guardrail_look_timestamp_seconds", "When guardrails were last looked at."
         )
 
+    def keep(self, experiments: Collection[str]) -> None:
+        """Say no more of any other experiment: it is not served here any more."""
+        gone = self._shown - set(experiments)
+        for experiment in gone:
+            for series in (
+                self._difference,
+                self._loss,
+                self._margin,
+                self._state,
+                self._units,
+                self._ratio,
+            ):
+                series.remove_by_labels({"experiment": experiment})
+        self._shown -= gone
+
     def show_state(self, experiment: str, state: State) -> None:
         """Say where an experiment stands."""
+        self._shown.add(experiment)
         for each in _STATES:
             self._state.labels(experiment, each).set(float(each == state))
 

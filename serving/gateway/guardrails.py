@@ -66,6 +66,7 @@ class Guardrails:
         served = [one for one in self._served() if one.deployment.phase is not None]
         ids = {one.deployment.deployment_id for one in served}
         self._watches = {key: watch for key, watch in self._watches.items() if key in ids}
+        self._metrics.keep({one.deployment.experiment_id for one in served})
         behind, failure = False, None
         for one in served:
             try:
