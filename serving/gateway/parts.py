@@ -169,9 +169,7 @@ def make_parts(
     watch = ExperimentWatch(
         settings, served=lambda: _guarded(gateway, speaker), registry=metrics.registry
     )
-    return Parts(
-        settings, files, record, routes, shared, metrics, gateway, vectors, speaker, watch
-    )
+    return Parts(settings, files, record, routes, shared, metrics, gateway, vectors, speaker, watch)
 
 
 def _guarded(gateway: Gateway | None, speaker: LanguageGateway | None) -> list[Guarded]:
