@@ -4,6 +4,7 @@ In: a deployment, the store of exposures and outcomes, a rule that was agreed be
 of kind "comparison" with verdict.json and report.html.
 """
 
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -93,7 +94,11 @@ def compare_arms(
     store = ExperimentStore(store_url)
     try:
         data = store.exposures_with_outcomes(
-            deployed.experiment_id, deployed.deployment_id, window_days=agreed.attribution_days
+            deployed.experiment_id,
+            deployed.deployment_id,
+            window_days=agreed.attribution_days,
+            settling_days=agreed.settling_days,
+            closed_by_us=time.time_ns() // 1_000 if agreed.closed_windows_only else None,
         )
     finally:
         store.close()

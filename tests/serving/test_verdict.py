@@ -140,6 +140,30 @@ def test_outcomes_that_go_missing_in_one_arm_are_invalid():
     assert "more often for one model" in verdict.reason
 
 
+def test_one_arm_that_loses_none_is_told_from_one_that_loses_some():
+    verdict = decide(units(missing=(0.0, 0.06)), deployment(), RULE)
+    assert verdict.decision == "invalid"
+    assert "more often for one model" in verdict.reason
+
+
+def test_a_busy_unit_without_outcomes_is_no_uneven_loss():
+    """One user of 600 answers withholds all: by answers that is 600 of one arm, by units one."""
+    data = units(20_000)
+    data.exposures[5], data.outcomes[5], data.labelled[5] = 600, 0, 0
+    rule = RULE.model_copy(update={"max_missing_share": 0.1})
+    assert decide(data, deployment(), rule).decision == "continue"
+
+
+def test_no_answer_that_counts_yet_is_waited_for():
+    rule = DecisionRule(settling_days=3.0, attribution_days=2.0, closed_windows_only=True)
+    none = {"versions": {"champion": (), "challenger": ()}}
+    verdict = decide(units(0, **none), deployment(), rule)
+    assert verdict.decision == "continue"
+    assert "first 3 days and waits 2 days" in verdict.reason
+    with pytest.raises(ValidationError, match="how late an outcome may come"):
+        DecisionRule(closed_windows_only=True)
+
+
 def test_sparse_outcomes_that_are_allowed_wait_for_enough_units():
     rule = RULE.model_copy(update={"max_missing_share": 1.0})
     verdict = decide(units(missing=(0.95, 0.95)), deployment(), rule)
