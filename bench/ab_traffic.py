@@ -49,6 +49,7 @@ class World:
         hurry: by arm, how many times sooner the outcome of a wrong answer is known.
         silent: share of answers of which nothing is ever heard, concentrated in few users.
         silent_wrong: by arm, share of wrong answers of which nothing is heard besides.
+        silent_right: the same of right answers.
     """
 
     name: str
@@ -68,6 +69,7 @@ class World:
     hurry: tuple[float, float] = (1.0, 1.0)
     silent: float = 0.0
     silent_wrong: tuple[float, float] = (0.0, 0.0)
+    silent_right: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -149,5 +151,8 @@ def _known_at(
     known = at + np.where(right, delay, delay / np.asarray(world.hurry)[arm])
     withholds = random.random(len(on)) < _WITHHOLDING
     silent = (random.random(len(unit)) < world.silent / _WITHHOLDING) & withholds[unit]
-    silent |= (random.random(len(unit)) < np.asarray(world.silent_wrong)[arm]) & ~right
+    besides = np.where(
+        right, np.asarray(world.silent_right)[arm], np.asarray(world.silent_wrong)[arm]
+    )
+    silent |= random.random(len(unit)) < besides
     return np.where(silent, np.inf, known)
