@@ -31,6 +31,7 @@ from bench.ab_traffic import World, draw
 from bench.ab_views import view
 from data.errors import ExperimentError
 from serving.experiments.database import open_database
+from serving.experiments.decision_rule import DecisionRule
 from serving.experiments.store import (
     ExperimentStore,
     Exposure,
@@ -39,7 +40,6 @@ from serving.experiments.store import (
 )
 from serving.experiments.tables import exposures, outcomes
 from serving.experiments.units import UnitOutcomes
-from serving.experiments.verdict import DecisionRule
 from serving.experiments.writer import StoreWriter
 
 WORLD: Final = World("events", units=400, days=7.0, delay_days=0.05, silent=0.02)
@@ -174,10 +174,12 @@ def _whole_lines(out: IO[bytes]) -> list[int]:
 
 def same_units(found: UnitOutcomes, expected: UnitOutcomes) -> bool:
     """Whether a verdict would read the same."""
-    names = ("unit", "challenger", "exposures", "outcomes")
-    return all(
-        np.array_equal(getattr(found, name), getattr(expected, name)) for name in names
-    ) and np.allclose(found.reward, expected.reward, rtol=1e-12, equal_nan=True)
+    columns = [
+        (one.unit, one.met("challenger"), one.exposures, one.outcomes) for one in (found, expected)
+    ]
+    return all(map(np.array_equal, *columns)) and np.allclose(
+        found.reward, expected.reward, rtol=1e-12, equal_nan=True
+    )
 
 
 def measure(say: Callable[[str], None], *, kills: int = KILLS) -> dict[str, AbFigure]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bench.ab_traffic import Floats, World, draw
 from bench.ab_views import p_values, verdict_of, view
-from serving.experiments.verdict import DecisionRule
+from serving.experiments.decision_rule import DecisionRule
 
 _SEED: Final = 1_000_000
 _AT_ONCE: Final = 50

@@ -16,6 +16,7 @@ from scipy import stats
 from bench.ab_archive import deployment
 from bench.ab_traffic import Flags, Floats, Ints, Traffic
 from data.errors import ExperimentError
+from serving.experiments.decision_rule import DecisionRule
 from serving.experiments.hashes import Hashes
 from serving.experiments.inference.intervals import (
     Arms,
@@ -26,7 +27,7 @@ from serving.experiments.inference.intervals import (
 from serving.experiments.inference.quantiles import quantile_arms
 from serving.experiments.inference.ratios import capped_sums, ratio_arms
 from serving.experiments.units import UnitOutcomes
-from serving.experiments.verdict import DecisionRule, Verdict, decide
+from serving.experiments.verdict import Verdict, decide
 
 ALPHA: Final = 0.05
 BURN_IN: Final = 100
@@ -87,11 +88,13 @@ def unit_outcomes(
     """The only place where ab-sim makes the product's arrays by hand."""
     return UnitOutcomes(
         unit=unit,
-        challenger=on,
+        arm=on.astype(np.uint8),
+        arms=("champion", "challenger"),
         reward=reward,
         exposures=exposures,
         outcomes=outcomes,
         labelled=np.zeros(len(unit), dtype=np.int64),
+        failed=np.zeros(len(unit), dtype=np.int64),
         versions={"champion": ("sentiment/1",), "challenger": ("sentiment/2",)},
     )
 

@@ -9,7 +9,7 @@ from bench.ab_figures import AbFigure
 from bench.ab_runs import Runs, Study
 from bench.ab_traffic import World
 from bench.ab_views import ALPHA, BURN_IN, TUNED_FOR
-from serving.experiments.verdict import DecisionRule
+from serving.experiments.decision_rule import DecisionRule
 
 Player = Callable[[Study, int], Runs]
 """Simulates so many experiments of a study."""

@@ -16,7 +16,7 @@ from bench.ab_traffic import Floats
 from bench.ab_unit_worlds import BOTS, CLUSTERED
 from bench.ab_views import ALPHA, MOST_ANSWERS
 from bench.ab_world_figures import RULE
-from serving.experiments.verdict import DecisionRule
+from serving.experiments.decision_rule import DecisionRule
 
 _BLUE: Final = "#1d4ed8"
 _ORANGE: Final = "#c2410c"

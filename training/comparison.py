@@ -14,8 +14,9 @@ from markupsafe import Markup
 from data.manifest import Manifest, write_manifest, write_text_atomically
 from data.settings import parse_settings
 from serving.deployment import Deployment, read_deployment
+from serving.experiments.decision_rule import METRIC_WORDS, DecisionRule
 from serving.experiments.store import ExperimentStore
-from serving.experiments.verdict import METRIC_WORDS, DecisionRule, Verdict, decide
+from serving.experiments.verdict import Verdict, decide
 from training.evaluation.plots import sequence_svg
 
 COMPARISON_KIND: Final = "comparison"

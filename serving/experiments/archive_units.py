@@ -131,8 +131,9 @@ def _per_unit(shown: Exposures, counted: _Counted) -> UnitOutcomes:
     del order, begins, starts, entries
     reward = np.full(len(members), np.nan)
     np.divide(total, outcomes, out=reward, where=outcomes > 0)
-    arms = tuple(sorted(shown.arms))
-    places = np.array([arms.index(name) for name in shown.arms], dtype=np.uint8)
+    # Those with an answer that counts: of some arm there may be only others.
+    arms = tuple(sorted(shown.arms[place] for place in np.unique(shown.arm).tolist()))
+    places = np.array([(*arms, name).index(name) for name in shown.arms], dtype=np.uint8)
     return UnitOutcomes(
         unit=np.take(shown.unit, members),
         arm=places[shown.arm[members]] if arms else shown.arm,

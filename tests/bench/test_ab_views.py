@@ -9,8 +9,8 @@ from bench.ab_archive import deployment
 from bench.ab_events import events
 from bench.ab_traffic import World, draw
 from bench.ab_views import p_values, verdict_of, view
+from serving.experiments.decision_rule import DecisionRule
 from serving.experiments.store import ExperimentStore, Exposure
-from serving.experiments.verdict import DecisionRule
 
 WORLD = World("늦은 결과", units=120, days=6.0, delay_days=0.5, silent=0.03)
 RULES = {
@@ -46,7 +46,8 @@ def test_a_view_is_what_the_store_holds(monkeypatch, tmp_path, traffic, name):
             closed_by_us=now if rule.closed_windows_only else None,
         )
         expected = view(traffic, day, rule).units
-        for column in ("unit", "challenger", "exposures", "outcomes", "labelled"):
+        np.testing.assert_array_equal(expected.met("challenger"), found.met("challenger"))
+        for column in ("unit", "failed", "exposures", "outcomes", "labelled"):
             np.testing.assert_array_equal(getattr(expected, column), getattr(found, column))
         np.testing.assert_allclose(expected.reward, found.reward, rtol=1e-12)
         assert expected.reward.dtype == found.reward.dtype

@@ -7,9 +7,10 @@ from pydantic import ValidationError
 
 from data.errors import ExperimentError
 from serving.deployment import Arm, Deployment
+from serving.experiments.decision_rule import DecisionRule
 from serving.experiments.hashes import hashes_of
 from serving.experiments.units import UnitOutcomes
-from serving.experiments.verdict import DecisionRule, Verdict, decide
+from serving.experiments.verdict import Verdict, decide
 
 VERSIONS = {"champion": ("sentiment/1",), "challenger": ("sentiment/2",)}
 RULE = DecisionRule(min_exposures_per_arm=100, tuned_for_units=1_000)
