@@ -44,6 +44,7 @@ class World:
         fade_days: of a user's own time until a third (1/e) of the novelty is left.
         bots: share of the units that are bots; each is always right or always wrong.
         bot_asks: a bot's expected answers.
+        bots_silent: whether nothing is ever heard of a bot's answers.
         delay_days: median time from an answer until its outcome is known; 0: at once.
         delay_spread: of its logarithm.
         hurry: by arm, how many times sooner the outcome of a wrong answer is known.
@@ -64,6 +65,7 @@ class World:
     fade_days: float = 2.0
     bots: float = 0.0
     bot_asks: float = 2_000.0
+    bots_silent: bool = False
     delay_days: float = 0.0
     delay_spread: float = 0.8
     hurry: tuple[float, float] = (1.0, 1.0)
@@ -122,7 +124,7 @@ def draw(world: World, seed: int) -> Traffic:
         age=age,
         right=right.astype(np.float64),
         latency_ms=_LATENCY_MS * np.exp(slow + noise),
-        known_at=_known_at(world, random, on=on, unit=unit, at=at, right=right),
+        known_at=_known_at(world, random, bot=bot, on=on, unit=unit, at=at, right=right),
     )
 
 
@@ -143,7 +145,14 @@ def _right(
 
 
 def _known_at(
-    world: World, random: np.random.Generator, *, on: Flags, unit: Ints, at: Floats, right: Flags
+    world: World,
+    random: np.random.Generator,
+    *,
+    bot: Flags,
+    on: Flags,
+    unit: Ints,
+    at: Floats,
+    right: Flags,
 ) -> Floats:
     """When each outcome is known."""
     arm = on[unit].astype(np.int64)
@@ -155,4 +164,5 @@ def _known_at(
         right, np.asarray(world.silent_right)[arm], np.asarray(world.silent_wrong)[arm]
     )
     silent |= random.random(len(unit)) < besides
+    silent |= bot[unit] & world.bots_silent
     return np.where(silent, np.inf, known)

@@ -27,6 +27,13 @@ from bench.ab_world_figures import (
 
 CLUSTERED: Final = World("clustered units")
 BOTS: Final = replace(CLUSTERED, name="bots", bots=0.005)
+SILENT: Final = replace(BOTS, name="bots that say nothing", bots_silent=True)
+_BOTS: Final = (
+    f"{BOTS.bots:.1%} of the units are bots of some {BOTS.bot_asks:,.0f} answers, always right or "
+    "always wrong"
+)
+_JUDGED: Final = 0.99
+"""Sound data is called invalid by two alarms of 0.1% each."""
 
 
 def clustered(play: Player, runs: int) -> dict[str, AbFigure]:
@@ -68,16 +75,29 @@ def bots(play: Player, runs: int) -> dict[str, AbFigure]:
         "verdict, in which a unit counts once": float(same.acted().mean()),
         f"ratio of sums capped at {MOST_ANSWERS:g} answers": same.rejected("capped ratio", ALPHA),
     }
-    bare = same.rejected("ratio", ALPHA)
+    lift = 2.0 * LIFT
+    some = max(runs // 2, 1)
+    lifted = play(Study(replace(BOTS, effect=lift), RULE, LOOKS, ("ratio", "capped ratio")), some)
+    found = {name: lifted.rejected(name, ALPHA) for name in lifted.p}
+    silent = play(Study(SILENT, RULE, LOOKS), runs)
+    judged = float((silent.decision[:, -1] != "invalid").mean())
     return {
         "bots_false_positive_rate": at_most(
             max(ways.values()),
             ALPHA,
-            f"A/A, {described(BOTS, runs)}; {BOTS.bots:.1%} of the units are bots of some "
-            f"{BOTS.bot_asks:,.0f} answers, always right or always wrong; wrong at any look, the "
-            f"worst of: {listed(ways, runs)}. The ratio without a cap {shown(bare, runs)}",
+            f"A/A, {described(BOTS, runs)}; {_BOTS}; wrong at any look, the worst of: "
+            f"{listed(ways, runs)}. The ratio without a cap "
+            f"{shown(same.rejected('ratio', ALPHA), runs)}, but of a true difference {lift:+g} for "
+            f"people it finds {found['ratio']:.1%} of {some:,}, with a cap "
+            f"{found['capped ratio']:.1%}",
         ),
         "bots_naive_false_positive_rate": _naive(BOTS, same),
+        "bots_judged_rate": at_least(
+            judged,
+            _JUDGED,
+            f"share that is not 'invalid' at the last look, {described(SILENT, runs)}; {_BOTS}, "
+            f"and nothing is ever heard of their answers: {shown(judged, runs)}",
+        ),
     }
 
 

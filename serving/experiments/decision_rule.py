@@ -29,7 +29,10 @@ class DecisionRule(BaseModel):
     )
     srm_alpha: float = Field(default=0.001, gt=0.0, lt=1.0)
     max_missing_share: float = Field(
-        default=0.05, ge=0.0, le=1.0, description="Answers that may lack an outcome."
+        default=0.05,
+        ge=0.0,
+        le=1.0,
+        description="Of a unit's answers, how many may lack an outcome, on average over units.",
     )
     attribution_days: float | None = Field(
         default=None,

@@ -126,41 +126,9 @@ def per_unit(
     Raises:
         ExperimentError: a number of days is out of range, or there is no window to close.
     """
-    belongs = (exposures.c.request_id == outcomes.c.request_id) & (
-        exposures.c.item == outcomes.c.item
-    )
-    belongs &= (outcomes.c.metric == REWARD) & (exposures.c.status != FAILED)
-    window = window_us(window_days)
-    if window is not None:
-        belongs &= outcomes.c.created_at_us <= exposures.c.created_at_us + window
-    place = sa.func.row_number().over(
-        partition_by=exposures.c.event_id,
-        order_by=[outcomes.c.created_at_us.desc(), outcomes.c.event_id.desc()],
-    )
-    settling, last = settling_us(settling_days), last_closed_us(window, closed_by_us)
-    labelled = sa.case((outcomes.c.label.is_not(sa.null()), 1), else_=0)
-    answers = (
-        sa.select(
-            exposures.c.unit,
-            exposures.c.arm,
-            exposures.c.created_at_us,
-            outcomes.c.reward,
-            labelled.label("labelled"),
-            sa.case((exposures.c.status == FAILED, 1), else_=0).label("failed"),
-            place.label("place"),
-            # Of all its answers, also those that do not count; a sort, so only where it is asked.
-            *([_first_us().label("first_us")] if settling else []),
-        )
-        .select_from(
-            exposures.outerjoin(outcomes, belongs),
-        )
-        .where(
-            exposures.c.experiment_id == experiment_id,
-            exposures.c.deployment_id == deployment_id,
-            exposures.c.why == ASSIGNED,
-        )
-        .subquery()
-    )
+    window, settling = window_us(window_days), settling_us(settling_days)
+    last = last_closed_us(window, closed_by_us)
+    answers = _answers(experiment_id, deployment_id, window=window, settling=settling)
     counts = [answers.c.place == 1]
     if settling:
         counts.append(answers.c.created_at_us >= answers.c.first_us + settling)
@@ -182,8 +150,44 @@ def per_unit(
     )
 
 
-def _first_us() -> sa.Over[int]:
-    return sa.func.min(exposures.c.created_at_us).over(partition_by=exposures.c.unit)
+def _answers(
+    experiment_id: str, deployment_id: str, *, window: int | None, settling: int
+) -> sa.Subquery:
+    """Each answer with its outcomes, the latest as place 1, and its unit's first moment."""
+    belongs = (exposures.c.request_id == outcomes.c.request_id) & (
+        exposures.c.item == outcomes.c.item
+    )
+    belongs &= (outcomes.c.metric == REWARD) & (exposures.c.status != FAILED)
+    if window is not None:
+        belongs &= outcomes.c.created_at_us <= exposures.c.created_at_us + window
+    place = sa.func.row_number().over(
+        partition_by=exposures.c.event_id,
+        order_by=[outcomes.c.created_at_us.desc(), outcomes.c.event_id.desc()],
+    )
+    # Of all its answers, also those that do not count; a sort, so only where it is asked for.
+    first_us = sa.func.min(exposures.c.created_at_us).over(partition_by=exposures.c.unit)
+    labelled = sa.case((outcomes.c.label.is_not(sa.null()), 1), else_=0)
+    return (
+        sa.select(
+            exposures.c.unit,
+            exposures.c.arm,
+            exposures.c.created_at_us,
+            outcomes.c.reward,
+            labelled.label("labelled"),
+            sa.case((exposures.c.status == FAILED, 1), else_=0).label("failed"),
+            place.label("place"),
+            *([first_us.label("first_us")] if settling else []),
+        )
+        .select_from(
+            exposures.outerjoin(outcomes, belongs),
+        )
+        .where(
+            exposures.c.experiment_id == experiment_id,
+            exposures.c.deployment_id == deployment_id,
+            exposures.c.why == ASSIGNED,
+        )
+        .subquery()
+    )
 
 
 def versions_by_arm(experiment_id: str, deployment_id: str) -> sa.Select[Any]:

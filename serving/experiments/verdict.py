@@ -136,6 +136,17 @@ def _sample_ratio_p(
     return phase_report(counts, rule).phase.p
 
 
+def _missing_share(data: UnitOutcomes) -> float:
+    """The mean over units of the share of their answers that lack an outcome.
+
+    A mean over units, as the metric is one: it bounds how far gaps can bend an arm's mean, and a
+    bot whose thousands of answers nobody judges weighs as one unit (`make ab-sim`,
+    ``bots_judged_rate``).
+    """
+    answered = data.exposures > 0
+    return float(np.mean(1.0 - data.outcomes[answered] / data.exposures[answered]))
+
+
 def _uneven_gaps_p(data: UnitOutcomes, rule: DecisionRule, shares: dict[ArmName, float]) -> float:
     """Whether the units that lack an outcome were dealt as all units were.
 
@@ -203,12 +214,12 @@ def _too_early(
             f"The smaller arm has {least} answers and the rule asks for "
             f"{rule.min_exposures_per_arm}. Wait for more traffic.",
         )
-    missing = 1.0 - sum(verdict.outcomes.values()) / sum(verdict.exposures.values())
+    missing = _missing_share(data)
     if missing > rule.max_missing_share:
         return _say(
             verdict,
             "invalid",
-            f"{missing:.1%} of the answers have no outcome and the rule allows "
+            f"On average {missing:.1%} of a unit's answers have no outcome and the rule allows "
             f"{rule.max_missing_share:.1%}. Feedback is lost or late: mend it, then judge.",
         )
     if missing and _uneven_gaps_p(data, rule, shares) < rule.srm_alpha:

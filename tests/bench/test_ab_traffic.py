@@ -64,6 +64,9 @@ def test_a_bot_asks_thousands_of_times_and_is_always_answered_alike():
     bots = count > 1_500
     assert 10 <= bots.sum() <= 35
     assert set(mean[bots]) <= {0.0, 1.0}
+    assert np.isfinite(traffic.known_at).all()
+    mute = draw(replace(MANY, units=2_000, bots=0.01, bots_silent=True), 6)
+    np.testing.assert_array_equal(np.isinf(mute.known_at), bots[mute.unit])
 
 
 def test_outcomes_are_late_and_the_challengers_bad_ones_soonest():

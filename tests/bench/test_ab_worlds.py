@@ -11,7 +11,7 @@ from bench.ab_worlds import WORLDS
 
 KEYS = {
     "clustered": {"false_positive_rate", "naive_false_positive_rate", "coverage"},
-    "bots": {"false_positive_rate", "naive_false_positive_rate"},
+    "bots": {"false_positive_rate", "naive_false_positive_rate", "judged_rate"},
     "late": {"outcomes_coverage", "outcomes_judged_rate"},
     "missing": {"by_arm_invalid_rate", "alike_invalid_rate", "unseen_bias"},
 }
@@ -63,6 +63,7 @@ def test_a_product_that_always_promotes_meets_no_bar_of_levels():
     refuses = always("invalid", low=-1.0, high=1.0)
     assert not WORLDS["missing"](refuses, 20)["missing_alike_invalid_rate"].met
     assert not WORLDS["late"](refuses, 20)["late_outcomes_judged_rate"].met
+    assert not WORLDS["bots"](refuses, 20)["bots_judged_rate"].met
     returns = always("roll_back", low=-0.3, high=-0.2)
     assert not WORLDS["novelty"](returns, 20)["primacy_false_roll_back_rate"].met
 
@@ -98,7 +99,7 @@ def test_the_figures_of_all_worlds_are_measured_together(monkeypatch):
     monkeypatch.setattr(ab_worlds, "WORLDS", {"bots": ab_worlds.bots})
     said = []
     figures = ab_worlds.measure(said.append, runs=4)
-    assert set(figures) == {"bots_false_positive_rate", "bots_naive_false_positive_rate"}
+    assert set(figures) == {f"bots_{key}" for key in KEYS["bots"]}
     assert len(said) == 1
     assert "bots" in said[0]
 

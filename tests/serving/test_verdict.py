@@ -147,12 +147,19 @@ def test_one_arm_that_loses_none_is_told_from_one_that_loses_some():
     assert "more often for one model" in verdict.reason
 
 
-def test_a_busy_unit_without_outcomes_is_no_uneven_loss():
-    """One user of 600 answers withholds all: by answers that is 600 of one arm, by units one."""
-    data = units(20_000)
-    data.exposures[5], data.outcomes[5], data.labelled[5] = 600, 0, 0
-    rule = RULE.model_copy(update={"max_missing_share": 0.1})
-    assert decide(data, deployment(), rule).decision == "continue"
+def test_a_bot_of_which_nothing_is_heard_is_one_unit():
+    """6,000 answers of one bot lack an outcome: by answers 75% of all, by units 1 of 2,000."""
+    data = units()
+    data.exposures[5], data.outcomes[5], data.labelled[5] = 6_000, 0, 0
+    data.reward[5] = np.nan
+    assert decide(data, deployment(), RULE).decision == "continue"
+
+
+def test_units_whose_every_request_failed_lack_no_outcome():
+    data = units()
+    data.exposures[:200] = data.outcomes[:200] = data.labelled[:200] = 0
+    data.failed[:200], data.reward[:200] = 1, np.nan
+    assert decide(data, deployment(), RULE).decision == "continue"
 
 
 def test_no_answer_that_counts_yet_is_waited_for():
