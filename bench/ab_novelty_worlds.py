@@ -27,7 +27,9 @@ _LEFT_OUT: Final = f"a user's first {SETTLING_DAYS:g} days left out"
 def novelty(play: Player, runs: int) -> dict[str, AbFigure]:
     """Both worlds, with every answer and without each user's first days."""
     plain, settled = (play(Study(NOVELTY, rule, LONG_LOOKS), runs) for rule in (RULE, _SETTLED))
-    shy, used = (play(Study(PRIMACY, rule, LONG_LOOKS), runs) for rule in (RULE, _SETTLED))
+    used = play(Study(PRIMACY, _SETTLED, LONG_LOOKS), runs)
+    some = max(runs // 2, 1)
+    shy = play(Study(PRIMACY, RULE, LONG_LOOKS), some)
     bias = _bias(plain)
     promoted, returned = settled.ever("promote"), used.ever("roll_back")
     new = _fading(NOVELTY, runs)
@@ -52,7 +54,7 @@ def novelty(play: Player, runs: int) -> dict[str, AbFigure]:
             f"share rolled back at any look though the lasting difference is {PRIMACY.effect:+g}, "
             f"{_fading(PRIMACY, runs)}; {_LEFT_OUT}: {shown(returned, runs)}, promoted "
             f"{used.ever('promote'):.1%}; when every answer counts "
-            f"{shown(shy.ever('roll_back'), runs)} were rolled back",
+            f"{shown(shy.ever('roll_back'), some)} of {some:,} were rolled back",
         ),
     }
 

@@ -34,13 +34,16 @@ ALIKE: Final = replace(CLUSTERED, name="missing alike", silent=0.02)
 UNLIKE: Final = replace(
     CLUSTERED, name="missing by arm", units=2_000, silent=0.01, silent_wrong=(0.0, 0.15)
 )
+UNLIKE_BUSY: Final = replace(
+    UNLIKE, name="missing by arm, busy units", units=700, asks=30.0, spread=0.5
+)
 UNSEEN: Final = replace(
     CLUSTERED, name="missing unseen", silent_wrong=(0.16, 0.0), silent_right=(0.0, 0.04)
 )
 _JUDGED: Final = 0.99
 """Sound data is called invalid by two alarms of 0.1% each."""
 _CAUGHT: Final = 0.99
-"""Some 40 and 150 units with gaps are expected, 8 standard errors apart; the alarm takes 4.5."""
+"""What is missing in the arms is expected 8 standard errors apart; the alarm takes 4.5 to 5."""
 
 
 def late(play: Player, runs: int) -> dict[str, AbFigure]:
@@ -85,15 +88,20 @@ def missing(play: Player, runs: int) -> dict[str, AbFigure]:
 
 
 def _by_arm(play: Player, runs: int) -> AbFigure:
-    unlike = play(Study(UNLIKE, RULE, LOOKS), runs)
-    caught = float((unlike.decision[:, -1] == "invalid").mean())
+    said, caught = [], []
+    for world in (UNLIKE, UNLIKE_BUSY):
+        unlike = play(Study(world, RULE, LOOKS), runs)
+        caught.append(float((unlike.decision[:, -1] == "invalid").mean()))
+        said.append(
+            f"{described(world, runs)}: {shown(caught[-1], runs)}, and before it was caught, a "
+            f"look had promoted {shown(unlike.ever('promote'), runs)}"
+        )
     return at_least(
-        caught,
+        min(caught),
         _CAUGHT,
-        f"share called invalid at the last look, {described(UNLIKE, runs)}; no difference, but "
-        f"nothing is heard of {UNLIKE.silent_wrong[1]:.0%} of the challenger's wrong answers, and "
-        f"of {UNLIKE.silent:.0%} of all: {shown(caught, runs)}. Before it was caught, a look had "
-        f"promoted {shown(unlike.ever('promote'), runs)}",
+        f"share called invalid at the last look, the lesser of two worlds without a difference in "
+        f"which nothing is heard of {UNLIKE.silent_wrong[1]:.0%} of the challenger's wrong answers "
+        f"and of {UNLIKE.silent:.0%} of all: {'; '.join(said)}",
     )
 
 

@@ -13,13 +13,14 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from data.errors import ExperimentError
 from serving.dealing import ArmName
-from serving.deployment import Deployment
+from serving.deployment import Arm, Deployment
 from serving.experiments.decision_rule import METRIC_WORDS, DecisionRule
 from serving.experiments.hashes import repeats
 from serving.experiments.inference.burn_in import EFFECTIVE
 from serving.experiments.inference.ratio_report import PhaseCounts, RatioRule, phase_report
 from serving.experiments.inference.sequences import ConfidenceSequence
 from serving.experiments.inference.thinned import thinned_sequence
+from serving.experiments.missing import missing_shares, uneven_p
 from serving.experiments.units import UnitOutcomes
 
 Decision = Literal["continue", "promote", "roll_back", "invalid"]
@@ -100,11 +101,10 @@ def decide(data: UnitOutcomes, deployment: Deployment, rule: DecisionRule) -> Ve
     if not len(data.unit):
         return _without_answers(verdict)
     shares = {champion: 1.0 - share, challenger: share}
-    srm_p = _sample_ratio_p(verdict.units, shares, RatioRule(alpha=rule.srm_alpha))
-    verdict = verdict.model_copy(update={"srm_p": srm_p})
+    verdict = verdict.model_copy(update={"srm_p": _sample_ratio_p(verdict, shares)})
     return (
         _broken(verdict, data, deployment)
-        or _too_early(verdict, data, shares)
+        or _too_early(verdict, data, deployment.arms[1])
         or _judged(verdict, data, deployment)
     )
 
@@ -129,33 +129,9 @@ def _without_answers(verdict: Verdict) -> Verdict:
     )
 
 
-def _sample_ratio_p(
-    units: dict[ArmName, int], shares: dict[ArmName, float], rule: RatioRule
-) -> float:
-    counts = PhaseCounts(name="the deployment", shares=shares, counts=units)
-    return phase_report(counts, rule).phase.p
-
-
-def _missing_share(data: UnitOutcomes) -> float:
-    """The mean over units of the share of their answers that lack an outcome.
-
-    A mean over units, as the metric is one: it bounds how far gaps can bend an arm's mean, and a
-    bot whose thousands of answers nobody judges weighs as one unit (`make ab-sim`,
-    ``bots_judged_rate``).
-    """
-    answered = data.exposures > 0
-    return float(np.mean(1.0 - data.outcomes[answered] / data.exposures[answered]))
-
-
-def _uneven_gaps_p(data: UnitOutcomes, rule: DecisionRule, shares: dict[ArmName, float]) -> float:
-    """Whether the units that lack an outcome were dealt as all units were.
-
-    By units, since a user's answers lack outcomes together: a test of answers calls arms that are
-    alike uneven (`make ab-sim`, ``missing_alike_invalid_rate``), and more so at every look.
-    """
-    lacking = _per_arm(data, list(shares), (data.outcomes < data.exposures).astype(np.int64))
-    planned = max(1, round(rule.tuned_for_units * rule.max_missing_share))
-    return _sample_ratio_p(lacking, shares, RatioRule(alpha=rule.srm_alpha, planned_units=planned))
+def _sample_ratio_p(verdict: Verdict, shares: dict[ArmName, float]) -> float:
+    counts = PhaseCounts(name="the deployment", shares=shares, counts=verdict.units)
+    return phase_report(counts, RatioRule(alpha=verdict.rule.srm_alpha)).phase.p
 
 
 def _broken(verdict: Verdict, data: UnitOutcomes, deployment: Deployment) -> Verdict | None:
@@ -201,9 +177,7 @@ def _broken(verdict: Verdict, data: UnitOutcomes, deployment: Deployment) -> Ver
     return None
 
 
-def _too_early(
-    verdict: Verdict, data: UnitOutcomes, shares: dict[ArmName, float]
-) -> Verdict | None:
+def _too_early(verdict: Verdict, data: UnitOutcomes, challenger: Arm) -> Verdict | None:
     """Too little data, or outcomes that do not arrive."""
     rule = verdict.rule
     least = min(verdict.exposures.values())
@@ -214,7 +188,8 @@ def _too_early(
             f"The smaller arm has {least} answers and the rule asks for "
             f"{rule.min_exposures_per_arm}. Wait for more traffic.",
         )
-    missing = _missing_share(data)
+    shares = missing_shares(data)
+    missing = float(shares.sum() / max(int((data.exposures > 0).sum()), 1))
     if missing > rule.max_missing_share:
         return _say(
             verdict,
@@ -222,7 +197,7 @@ def _too_early(
             f"On average {missing:.1%} of a unit's answers have no outcome and the rule allows "
             f"{rule.max_missing_share:.1%}. Feedback is lost or late: mend it, then judge.",
         )
-    if missing and _uneven_gaps_p(data, rule, shares) < rule.srm_alpha:
+    if missing and uneven_p(data, shares, challenger) < rule.srm_alpha:
         return _say(
             verdict,
             "invalid",
