@@ -2,9 +2,9 @@
 
 Users who answer often, bots, outcomes that come late or never, novelty that wears off: nothing
 comes in but a way to say how far it is; out go figures of a thousand simulated experiments or more
-a world, each judged by the product's own code at every look. Worlds, looks, rules and bars were
-written down before the first run; in the conditions of a figure stands what a careless analysis of
-the same experiments would have said.
+a world, each judged by the product's own code at every look. Bars come from levels and theory, none
+from what was measured; in the conditions of a figure stands what a careless analysis of the same
+experiments would have said.
 
     python -m bench.ab_sim --only worlds
 """

@@ -25,8 +25,9 @@ def missing_shares(data: UnitOutcomes) -> NDArray[np.float64]:
 def uneven_p(data: UnitOutcomes, shares: NDArray[np.float64], challenger: Arm) -> float:
     """P-value, valid at every look, of what is missing falling on the arms as the units did.
 
-    A test of answers calls arms that are alike uneven, and more so at every look
-    (``missing_alike_invalid_rate``).
+    What falls: each unit's share, which tells of units that answer hundreds of times, and whether
+    it lacks any outcome, which tells of units of few answers. A test of answers calls arms that are
+    alike uneven, and more so at every look (``missing_alike_invalid_rate``).
 
     Args:
         data: units of two arms.
@@ -36,4 +37,5 @@ def uneven_p(data: UnitOutcomes, shares: NDArray[np.float64], challenger: Arm) -
     Raises:
         ExperimentError: the share leaves an arm empty.
     """
-    return balance_p(data.met(challenger.name), shares, challenger_share=challenger.share)
+    lacking = (shares > 0.0).astype(np.float64)
+    return balance_p(data.met(challenger.name), shares, lacking, challenger_share=challenger.share)

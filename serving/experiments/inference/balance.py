@@ -26,31 +26,39 @@ _TILTS: Final[Floats] = np.outer([-1.0, 1.0], 0.1 * 2.0 ** np.arange(13)).ravel(
 numbers near 1/400. Between two the evidence's exponent loses a sixth at most."""
 
 
-def balance_p(challenger: Flags, values: Floats, *, challenger_share: float) -> float:
+def balance_p(challenger: Flags, *values: Floats, challenger_share: float) -> float:
     """P-value of numbers that fall on the arms as the units do, valid at every look.
 
     Args:
         challenger: (units,) True where the challenger answered.
-        values: (units,) one number of each unit, from 0 to 1.
+        values: (units,) one number of each unit, from 0 to 1; of several such arrays the mean
+            evidence counts, so that either may show it.
         challenger_share: the chance with which a unit met the challenger.
 
     Raises:
         ExperimentError: shapes differ, a value is out of range, or the share leaves an arm empty.
     """
     check_share(challenger_share)
+    log_e = [each for one in values for each in _log_evidence(challenger, one, challenger_share)]
+    if not log_e:
+        raise ExperimentError("no values; give one array of numbers or more")
+    evidence = float(special.logsumexp(log_e) - np.log(len(log_e)))
+    return float(np.exp(-max(evidence, 0.0)))
+
+
+def _log_evidence(challenger: Flags, values: Floats, share: float) -> list[float]:
+    """Of each tilt."""
     check_shapes(challenger, values)
     check_outcomes(values, UNIT_RANGE)
     if values.ndim != 1:
         raise ExperimentError(f"values has the shape {values.shape!r}; give one number per unit")
     some = values > 0.0  # the others tell nothing, and are most
     on, number = challenger[some], values[some]
-    apart = float(number[on].sum() - challenger_share * number.sum())
-    log_e = [
-        tilt * apart - float(_log_expectation(tilt * number, challenger_share).sum())
+    apart = float(number[on].sum() - share * number.sum())
+    return [
+        tilt * apart - float(_log_expectation(tilt * number, share).sum())
         for tilt in _TILTS.tolist()
     ]
-    evidence = float(special.logsumexp(log_e) - np.log(len(log_e)))
-    return float(np.exp(-max(evidence, 0.0)))
 
 
 def _log_expectation(tilted: Floats, share: float) -> Floats:

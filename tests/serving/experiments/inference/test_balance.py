@@ -70,6 +70,18 @@ def test_numbers_that_differ_by_arm_are_found_of_few_and_of_many_answers():
     assert balance_p(on[:300], alike, challenger_share=0.5) > 0.05
 
 
+def test_of_several_numbers_the_mean_evidence_counts():
+    random = np.random.default_rng(11)
+    on = random.random(400) < 0.5
+    told, untold = on * 0.2, random.random(400) * 0.01
+    alone = balance_p(on, told, challenger_share=0.5)
+    assert alone < 1e-9
+    both = balance_p(on, untold, told, challenger_share=0.5)
+    assert both == pytest.approx(2 * alone, rel=1e-3)
+    with pytest.raises(ExperimentError, match="no values"):
+        balance_p(on, challenger_share=0.5)
+
+
 def test_nothing_yet_is_no_evidence():
     assert balance_p(np.zeros(0, dtype=bool), np.zeros(0), challenger_share=0.5) == 1.0
     assert balance_p(np.array([True, False]), np.zeros(2), challenger_share=0.5) == 1.0
@@ -85,6 +97,7 @@ def test_bad_numbers_are_refused():
         ({"challenger": np.array([1, 0])}, "True where"),
         ({"challenger_share": 1.0}, "share"),
     ):
-        given = {"challenger": on, "values": np.zeros(2), "challenger_share": 0.5}
+        given = {"challenger": on, "values": np.zeros(2), "challenger_share": 0.5} | change
+        arm, values = given.pop("challenger"), given.pop("values")
         with pytest.raises(ExperimentError, match=said):
-            balance_p(**(given | change))
+            balance_p(arm, values, **given)
