@@ -31,6 +31,8 @@ PARTS: Final[dict[str, str]] = {
     "sequences": "bench.ab_sequences",
     "sample_ratio": "bench.ab_sample_ratio",
     "variance": "bench.ab_variance",
+    "worlds": "bench.ab_worlds",
+    "lost_events": "bench.ab_lost_events",
     "analysis": "bench.ab_analysis",
 }
 """Name → module with ``measure(say) -> {key: AbFigure}``; imported when its turn comes."""
