@@ -36,14 +36,16 @@ def new_run(registry: Registry) -> NewRun:
 def register(registry: Registry, new_run: NewRun) -> Callable[..., ResolvedVersion]:
     """Registers a sealed model folder as a version of the model ``sentiment``."""
 
-    def one(folder: Path, key: str = "version-1", **tags: str) -> ResolvedVersion:
+    def one(
+        folder: Path, key: str = "version-1", run: str = "run-1", **tags: str
+    ) -> ResolvedVersion:
         return register_version(
             registry,
             name=NAME,
             folder=folder,
             tags={"evidence_id": "e1", "gate_verdict": "pass", **tags},
             description="# 모델 카드",
-            run_id=new_run(),
+            run_id=new_run(run),
             idempotency_key=key,
         )
 
