@@ -93,6 +93,15 @@ def champions(entries: Sequence[LedgerEntry]) -> list[str]:
     return line
 
 
+def ever_champion(entries: Sequence[LedgerEntry]) -> set[str]:
+    """Every version that was champion at some time."""
+    return {
+        entry.to_version
+        for entry in entries
+        if entry.alias == "champion" and entry.phase == "moved" and entry.to_version is not None
+    }
+
+
 def check_evidence(
     evidence: Evidence,
     *,
@@ -152,12 +161,8 @@ def _to_nothing(evidence: Evidence, alias: Alias, current: str | None) -> list[s
 def _to_champion(
     evidence: Evidence, current: str | None, version: str, entries: Sequence[LedgerEntry]
 ) -> list[str]:
-    earlier = {
-        entry.to_version
-        for entry in entries
-        if entry.alias == "champion" and entry.phase == "moved"
-    }
-    known = sorted(filter(None, earlier))
+    earlier = ever_champion(entries)
+    known = sorted(earlier)
     match evidence.kind, evidence.decision:
         case "first_model", "pass":
             if current is not None or earlier:

@@ -38,7 +38,8 @@ class Plan(BaseModel):
     name: str = Field(min_length=1, description="The registered model.")
     version: str = Field(description="What becomes champion; of roll_back, what ends.")
     expected: str | None = Field(
-        description="The champion when it was decided; of restore, None takes whoever it is."
+        default=None,
+        description="The champion when it was decided; of restore, None takes whoever it is.",
     )
     evidence: Evidence
     deployment_id: str | None = Field(

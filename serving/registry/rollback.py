@@ -21,7 +21,7 @@ from rich.table import Table
 from data.errors import MatjipError, RegistryError
 from serving.experiments.routes import DeploymentKind, Routes
 from serving.registry.connection import Registry, connect, state_folder
-from serving.registry.evidence import Evidence, champions, last_move
+from serving.registry.evidence import Evidence, champions, ever_champion, last_move
 from serving.registry.journal import Journal, Plan, journals
 from serving.registry.ledger import Checkpoint, pass_by, read_ledger, read_local_ledger
 from serving.registry.transition import Tools, carry_out, turn_first
@@ -85,7 +85,11 @@ class RolledBack:
 
 
 def roll_back(
-    wish: Wish, *, tracking_uri: str, store_url: str, say: Callable[[str], None],
+    wish: Wish,
+    *,
+    tracking_uri: str,
+    store_url: str,
+    say: Callable[[str], None],
     checkpoint: Checkpoint = pass_by,
 ) -> RolledBack:
     """Bring the former champion back: traffic first, then the alias.
@@ -179,6 +183,8 @@ def _quick_plan(state: Path, wish: Wish, at_work: AtWork | None) -> Plan | None:
     version = wish.to or (known[-2] if len(known) > 1 else None)
     if version is None or at_work.arm_of(version) is None:
         return None
+    if version not in {at_work.arms[control], *ever_champion(read_local_ledger(state, wish.model))}:
+        return None  # nobody is sent to a version before it is known to have been champion
     if wish.to is None and (at_work.arm_of(known[-1]) is None or version == known[-1]):
         return None  # another machine promoted since this one wrote its copy of the ledger
     expected = None if wish.to is not None else known[-1]
@@ -201,6 +207,11 @@ def _plan(registry: Registry, wish: Wish, at_work: AtWork | None) -> Plan:
         raise RegistryError(
             f"{wish.model!r} had no champion before version {known[-1]!r}, so there is none to go "
             "back to; end a challenger with the experiment's roll_back instead"
+        )
+    if version not in ever_champion(entries):
+        raise RegistryError(
+            f"version {version!r} of {wish.model!r} was never champion; those that were are "
+            f"{sorted(ever_champion(entries))!r}"
         )
     evidence_id = get_version(registry, wish.model, version).tags.get("evidence_id", "")
     expected = None if wish.to is not None else known[-1]

@@ -92,11 +92,12 @@ def turn_first(state: Path, plan: Plan, tools: Tools) -> Journal:
     journal = open_journal(state, plan)
     if journal.end == "refused":
         journal.begin_again()
-    if journal.end is None and "traffic" not in journal.steps:
+    if journal.end is None:
         tools.checkpoint("before traffic")
-        _turn(plan, tools)
+        _turn(journal.plan, tools)  # also after a kill: somebody may have turned it since
         tools.checkpoint("after traffic")
-        journal.note("traffic")
+        if "traffic" not in journal.steps:
+            journal.note("traffic")
         tools.checkpoint("traffic noted")
     return journal
 
