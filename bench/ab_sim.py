@@ -32,6 +32,7 @@ PARTS: Final[dict[str, str]] = {
     "sample_ratio": "bench.ab_sample_ratio",
     "variance": "bench.ab_variance",
     "analysis": "bench.ab_analysis",
+    "kill_drills": "bench.ab_kill_drills",
 }
 """Name → module with ``measure(say) -> {key: AbFigure}``; imported when its turn comes."""
 _CPU_INFO: Final = Path("/proc/cpuinfo")
