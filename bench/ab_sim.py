@@ -34,6 +34,7 @@ PARTS: Final[dict[str, str]] = {
     "worlds": "bench.ab_worlds",
     "lost_events": "bench.ab_lost_events",
     "analysis": "bench.ab_analysis",
+    "kill_drills": "bench.ab_kill_drills",
 }
 """Name → module with ``measure(say) -> {key: AbFigure}``; imported when its turn comes."""
 _CPU_INFO: Final = Path("/proc/cpuinfo")

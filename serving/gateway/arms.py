@@ -18,6 +18,7 @@ from serving.gateway.settings import AUTO, ServingSettings
 from serving.gateway.sharing import Shared
 from serving.gateway.timed_engine import BATCH_SECONDS, ROW_SECONDS, TimedEngine
 from serving.logits import Logits
+from serving.model_signature import check_before_loading
 from serving.prediction_json import prediction_json
 from serving.predictions import probabilities
 from serving.windows import Windows, merge_outputs
@@ -96,7 +97,8 @@ async def load_arms(deployment: Deployment, shared: Shared) -> Live[Deployment, 
     """Load every arm, start its runner, and have it answer once.
 
     Raises:
-        ArtifactError: a file is missing or altered, or it is another model than was deployed.
+        ArtifactError: a file is missing or altered, it is another model than was deployed, or not
+            the one that was signed.
         EngineError: an engine cannot load its model, or does not answer.
     """
     arms: dict[ArmName, LoadedArm] = {}
@@ -119,6 +121,7 @@ async def load_arms(deployment: Deployment, shared: Shared) -> Live[Deployment, 
 
 def load_arm(arm: Arm, settings: ServingSettings) -> Analyzer:
     """An arm's model, if it is the one that was deployed; see ``load_arms`` for the errors."""
+    check_before_loading(arm.folder, settings.verify_key)
     engine = None if settings.engine == AUTO else settings.engine
     analyzer = load_analyzer(arm.folder, engine=engine, threads=settings.engine_threads)
     if analyzer.manifest.digest != arm.manifest_digest:

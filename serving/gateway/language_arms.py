@@ -19,6 +19,7 @@ from serving.language_deployment import (
     OpenAIEndpoint,
 )
 from serving.language_folder import ADAPTER_KIND, LANGUAGE_MODEL_KIND
+from serving.model_signature import check_before_loading
 
 LoadEngine = Callable[[LanguageArm, ServingSettings], ChatEngine]
 
@@ -92,8 +93,10 @@ def load_language_arm(
     """Load an arm's engine, once.
 
     Raises:
-        ArtifactError: a file is missing or altered, or it is another model than was deployed.
+        ArtifactError: a file is missing or altered, it is another model than was deployed, or not
+            the one that was signed.
         EngineError: the engine cannot load it.
+        SettingsError: the key that signatures are checked with is none.
     """
     upstream = Upstream(arm.endpoint, settings) if arm.endpoint.kind == "openai" else None
     return LoadedLanguageArm(arm, load(arm, settings), upstream)
@@ -112,6 +115,9 @@ def load_engine(arm: LanguageArm, settings: ServingSettings) -> ChatEngine:
                 timeout_s=settings.language_timeout_s, connect_s=settings.upstream_connect_s
             ),
         )
+    check_before_loading(arm.endpoint.folder, settings.verify_key)
+    if arm.endpoint.adapter is not None:
+        check_before_loading(arm.endpoint.adapter, settings.verify_key)
     _check_digest(arm, arm.endpoint)
     from serving.engines.chat_transformers import TransformersChatEngine
 

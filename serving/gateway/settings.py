@@ -35,6 +35,11 @@ class ServingSettings(BaseModel):
     )
     max_body_bytes: int = Field(default=1_048_576, ge=1_024)
     max_reviews: int = Field(default=64, ge=1, le=1_000, description="Reviews of one request.")
+    verify_key: Path | None = Field(
+        default=None,
+        description="Public key of whoever registers models: every model must be signed with its "
+        "private half. Without one, signatures are checked with the deployment's own.",
+    )
     batching: BatchSettings = Field(
         default=BatchSettings(), description="How each model's texts become batches."
     )
