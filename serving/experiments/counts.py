@@ -1,16 +1,20 @@
 """How many units, answers and failures each arm of a deployment has so far."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import sqlalchemy as sa
 
 from serving.experiments.database import open_database, reported
 from serving.experiments.tables import ASSIGNED, FAILED, exposures
 
+_COUNTED: Final = (ASSIGNED, "mirrored")
+"""A shadow's arms are asked with copies alone."""
+
 
 @dataclass(frozen=True)
 class ArmCounts:
-    """What one arm was asked, by units that met it by chance.
+    """What one arm was asked, by units that met it by chance or in a shadow's copy.
 
     Attributes:
         units: different ones.
@@ -48,7 +52,7 @@ class ArmCounter:
                 sa.func.count() - failed,
                 failed,
             )
-            .where(exposures.c.deployment_id == deployment_id, exposures.c.why == ASSIGNED)
+            .where(exposures.c.deployment_id == deployment_id, exposures.c.why.in_(_COUNTED))
             .group_by(exposures.c.arm)
         )
         with reported(self._engine, "count the units of"), self._engine.connect() as connection:

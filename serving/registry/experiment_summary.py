@@ -6,17 +6,11 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict
 
 from data.errors import ExperimentError
+from serving.experiments.allocation import Allocation, ArmShare, allocate
 from serving.experiments.catalogue import Catalogue, Entry
 from serving.experiments.counts import ArmCounter, ArmCounts
-from serving.experiments.inference.planning import (
-    FixedSample,
-    duration_days,
-    sample_for,
-    variance_of_proportions,
-)
-from serving.experiments.lifecycle import Action, State
+from serving.experiments.lifecycle import Action, Event, State
 from serving.experiments.routes import Routes
-from serving.experiments.specification import ExperimentSpecification, SplitPhase
 from serving.registry.phases import served_by
 
 _US: Final = 1e6
@@ -83,67 +77,18 @@ class ExperimentSummary(_Frozen):
         return f"{self.phases[-1].number} {self.phases[-1].kind}" if self.phases else "-"
 
 
-class Plan(_Frozen):
-    """How large an experiment has to be: one look at a fixed size, and how long that takes."""
-
-    control: int
-    challenger: int
-    total: int
-    days: float
-    max_days: float
-
-    @property
-    def fits(self) -> bool:
-        """Whether the phase is long enough."""
-        return self.days <= self.max_days
-
-
-def plan_for(
-    specification: ExperimentSpecification,
-    *,
-    baseline: float,
-    lift: float,
-    units_per_day: float,
-    power: float = 0.8,
-) -> Plan:
-    """How many units the A/B phase needs, where its primary metric is a rate.
-
-    Args:
-        specification: its shares, level, margin and direction count.
-        baseline: the control's rate, between 0 and 1.
-        lift: by how much a challenger is better, in the same unit; may be 0 with a margin.
-        units_per_day: new units a day, of all traffic.
-        power: chance that it is found.
+def allocation_now(entry: Entry) -> Allocation:
+    """How the open phase of an experiment deals out units; the first one's of a draft.
 
     Raises:
-        ExperimentError: a number is out of range.
+        ExperimentError: that is no allocation.
     """
-    phase = specification.phases[-1]
-    assert isinstance(phase, SplitPhase), "a specification ends with its A/B phase"
-    goal, shares = specification.metrics.primary, specification.shares(phase)
-    upward = goal.direction == "increase"
-    difference = lift if upward else -lift
-    control = specification.control.name
-    pair = (shares[control], min(share for arm, share in shares.items() if arm != control))
-    sample: FixedSample = sample_for(
-        difference,
-        variance_of_proportions(baseline, baseline + difference, shares=pair),
-        # Several challengers share the level, as the verdict does.
-        alpha=specification.stopping.alpha / (len(specification.arms) - 1),
-        power=power,
-        alternative=("greater" if upward else "less") if goal.margin else "two-sided",
-        margin=goal.margin,
-        shares=pair,
-    )
-    coverage = phase.coverage * (1.0 - specification.holdout)
-    days = duration_days(sample.total, units_per_day=units_per_day, coverage=coverage)
-    return Plan(
-        control=sample.control,
-        challenger=sample.challenger,
-        total=round(sample.total),
-        days=days,
-        max_days=phase.max_days,
-    )
+    here = entry.lifecycle
+    if here.current is None:
+        here = here.after(Event(action="start", by="a look ahead", reason="nothing is recorded"))
+    shares = here.specification.shares(here.opened[-1].phase)
+    arms = [ArmShare(arm, share) for arm, share in shares.items()]
+    return allocate(here.specification.name, arms, here.plan(entry.version))
 
 
 class Experiments:

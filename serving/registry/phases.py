@@ -156,13 +156,13 @@ def mend(catalogue: Catalogue, live: Path) -> list[Path]:
         ArtifactError: a file cannot be written.
     """
     live = live.resolve()
-    written = []
-    for kind, _, deployment_id in _running(catalogue, live):
-        file = live / _NAMES[kind]
-        if _id_of(file, kind) != deployment_id:
-            _write(file, _read(_prepared(live, deployment_id) / _NAMES[kind], kind), live)
-            written.append(file)
-    return written
+    if not list(_behind(catalogue, live)):  # asks for no lock where there is nothing to write
+        return []
+    with _alone(live):
+        written = list(_behind(catalogue, live))
+        for file, prepared, kind in written:
+            _write(file, _read(prepared, kind), live)
+    return [file for file, _, _ in written]
 
 
 def put_live(source: Path, live: Path) -> Path:
@@ -185,6 +185,19 @@ def put_live(source: Path, live: Path) -> Path:
         if _id_of(live / CLASSIFIER_NAME, "sentiment") != deployment.deployment_id:
             _write(live / CLASSIFIER_NAME, deployment, live)
     return live / CLASSIFIER_NAME
+
+
+def live_id(live: Path) -> str | None:
+    """Which deployment of classifiers a live folder says; None where there is none to be read."""
+    return _id_of(live / CLASSIFIER_NAME, "sentiment")
+
+
+def _behind(catalogue: Catalogue, live: Path) -> Iterator[tuple[Path, Path, DeploymentKind]]:
+    """The files that do not say what is committed, and those that were prepared to."""
+    for kind, _, deployment_id in _running(catalogue, live):
+        file = live / _NAMES[kind]
+        if _id_of(file, kind) != deployment_id:
+            yield file, _prepared(live, deployment_id) / _NAMES[kind], kind
 
 
 def _running(catalogue: Catalogue, live: Path) -> Iterator[tuple[DeploymentKind, str, str]]:
@@ -259,14 +272,14 @@ def _from(here: Path, folder: Path) -> Path:
 
 @contextmanager
 def _alone(live: Path) -> Iterator[None]:
-    """Keep other commands from opening phases in this folder meanwhile.
+    """Keep other commands from writing in this folder meanwhile; may be nested.
 
     Raises:
         ArtifactError: the folder cannot be made, or another command has been at it for minutes.
     """
     try:
         live.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(live / ".lock", timeout=_LOCK_TIMEOUT_S):
+        with filelock.FileLock(live / ".lock", timeout=_LOCK_TIMEOUT_S, is_singleton=True):
             yield
     except filelock.Timeout as error:
         raise ArtifactError(
