@@ -127,8 +127,11 @@ compare: setup  ## what was served and fed back, to a verdict
 promote: setup  ## the verdict to the alias
 	$(STEP)
 
-experiment: setup  ## experiments: ARGS="new FILE", "list", "show NAME", "start NAME --reason …", "--help"
-	@MATJIP_STORE_URL="$${MATJIP_STORE_URL:-sqlite:///var/store.sqlite}" $(PY) -m serving.registry.experiment $(ARGS)
+experiment: setup  ## models side by side: make experiment ARGS="new FILE", "list", "start NAME --reason …", "--help"
+	@in="$${MATJIP_VAR:-var}"; MATJIP_LIVE="$${MATJIP_LIVE:-$$in/live}" \
+	MATJIP_STORE_URL="$${MATJIP_STORE_URL:-sqlite:///$$in/store.sqlite}" \
+	MLFLOW_TRACKING_URI="$${MLFLOW_TRACKING_URI:-sqlite:///$$in/mlflow/mlflow.db}" \
+	$(PY) -m serving.registry.experiment $(ARGS)
 experiment-archive: setup  ## store to Parquet: ARGS="export OUT", or ARGS="retain OUT --older-than-days 90"
 	$(PY) -m serving.experiments.archive $(ARGS)
 

@@ -23,7 +23,6 @@ from serving.experiments.specification import read_specification
 from serving.registry.connection import DEFAULT_TRACKING_URI, connect
 from serving.registry.experiment_questions import questions
 from serving.registry.experiment_terminal import (
-    DEFAULT_MODELS,
     DEFAULT_STORE,
     Baseline,
     By,
@@ -60,11 +59,11 @@ def places(
         Path, typer.Option(envvar="MATJIP_LIVE", help="Folder that the gateway watches.")
     ] = DEFAULT_LIVE,
     models: Annotated[
-        Path, typer.Option(help="Folder that keeps fetched models.")
-    ] = DEFAULT_MODELS,
+        Path | None, typer.Option(help="Folder that keeps fetched models; beside --live without.")
+    ] = None,
 ) -> None:
     """Experiments: several models answer side by side, and evidence decides which one stays."""
-    context.obj = Places(store, tracking, live, models)
+    context.obj = Places(store, tracking, live, models or live.parent / "models")
 
 
 @app.command()
@@ -165,15 +164,17 @@ def _open(
     where = places_of(context)
     with at_work(context) as experiments:
         allocation = _allocation(shares) if action == "reallocate" else None
-        experiments.catalogue.get(name)  # before the registry, which takes seconds
+        # What is refused is refused before the registry is asked, which takes seconds.
+        event = event_of(name, action, by=_who(by), reason=reason, allocation=allocation)
+        experiments.catalogue.get(name).lifecycle.after(event)
         registry = connect(where.tracking)
         entry = open_phase(
             registry,
             experiments.catalogue,
             name,
             action,
-            by=_who(by),
-            reason=reason,
+            by=event.by,
+            reason=event.reason,
             allocation=allocation,
             live=where.live,
             work=where.models,

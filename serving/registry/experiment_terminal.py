@@ -17,7 +17,6 @@ from serving.registry.experiment_summary import Experiments
 from serving.registry.phases import mend
 
 DEFAULT_STORE: Final = "sqlite:///var/store.sqlite"
-DEFAULT_MODELS: Final = Path("var/models")
 _WIDTH: Final = 140
 
 Name = Annotated[str, typer.Argument(help="The experiment.")]

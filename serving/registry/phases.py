@@ -165,6 +165,15 @@ def mend(catalogue: Catalogue, live: Path) -> list[Path]:
     return [file for file, _, _ in written]
 
 
+def served_experiments(catalogue: Catalogue, live: Path) -> dict[DeploymentKind, str]:
+    """Kind of model → the experiment that is served from a live folder, running or paused.
+
+    Raises:
+        ExperimentError: the database cannot be read.
+    """
+    return {kind: name for kind, name, _ in _running(catalogue, live.resolve())}
+
+
 def put_live(source: Path, live: Path) -> Path:
     """Let a live folder serve classifiers that were deployed without an experiment.
 

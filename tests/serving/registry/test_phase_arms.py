@@ -119,9 +119,10 @@ def test_aliases_that_moved_since_the_start_are_told(opening, agree, catalogue, 
 
 
 @pytest.fixture
-def speakers(versions, register, tiny_base, int8_of_base):
+def speakers(versions, register, tiny, tiny_base, tmp_path):
     """Two language models, versions 4 and 5 of the same registered model."""
-    for number, folder in ((4, tiny_base), (5, int8_of_base)):
+    tiny.write_model(tmp_path / "other", seed=2)
+    for number, folder in ((4, tiny_base), (5, tmp_path / "other")):
         register(folder, f"version-{number}", evidence_id=f"e{number}")
 
 
