@@ -1,8 +1,10 @@
 """The command of experiments, as a person types it."""
 
 import json
+import shlex
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import yaml
@@ -12,8 +14,9 @@ from serving.experiments.assignment import unit_hash
 from serving.experiments.store import ExperimentStore, Exposure
 from serving.registry.experiment import app
 from serving.registry.phases import live_id
-from serving.registry.versions import resolve
+from serving.registry.versions import get_version, register_version, resolve
 
+README = Path(__file__).parents[3] / "README.md"
 NOWHERE = "http://127.0.0.1:9"
 WRITES = ("start", "advance", "reallocate", "pause", "resume", "rollback", "abandon", "promote")
 
@@ -332,3 +335,26 @@ def test_a_store_that_cannot_be_opened_is_told(type_, tmp_path):
     assert "cannot open the experiment store" in type_("list", fails=True)
     type_.options[1] = "redis://there"
     assert "keeps nothing" in type_("list", fails=True)
+
+
+def test_what_readme_says_is_what_one_types(at_registry, register, versions, tmp_path, monkeypatch):
+    for number in (1, 2):
+        register_version(
+            versions,
+            name="matjip-sentiment",
+            folder=tmp_path / f"model-{number}",
+            tags={"evidence_id": f"e{number}", "gate_verdict": "pass"},
+            description="",
+            run_id=get_version(versions, "sentiment", "1").run_id,
+            idempotency_key=f"readme-{number}",
+        )
+        alias = "champion" if number == 1 else "challenger"
+        versions.client.set_registered_model_alias("matjip-sentiment", alias, str(number))
+    block = README.read_text(encoding="utf-8").split("<!-- experiments -->")[1]
+    monkeypatch.chdir(README.parent)
+    for line in block.split("<!-- /experiments -->")[0].strip("`\n").splitlines():
+        make, target, arguments = shlex.split(line)
+        assert (make, target) == ("make", "experiment")
+        shown = at_registry(*shlex.split(arguments.removeprefix("ARGS=")))
+        assert "sentiment-int8" in shown
+    assert "rolled_back" in shown
