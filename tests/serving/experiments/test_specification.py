@@ -1,6 +1,7 @@
 """What an experiment says is checked as a whole, before anything begins."""
 
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from data.errors import ExperimentError, SettingsError
+from data.settings import parse_settings
 from serving.experiments.allocation import Allocation, ArmShare, allocate
 from serving.experiments.assignment import assign, unit_hash
 from serving.experiments.specification import (
@@ -178,3 +180,19 @@ def test_units_are_dealt_as_it_says(agreed: Agreed) -> None:
         if before.arm == "int8"
     )
     assert assign(dealt(said, canary), tester).why == "override"
+
+
+def test_the_example_loads_and_shows_every_kind_of_phase() -> None:
+    said = read_specification(Path(str(resources.files("serving.experiments") / "example.yaml")))
+    assert [phase.kind for phase in said.phases] == ["shadow", "canary", "ab"]
+    assert said.metrics.guardrails
+    assert said.metrics.signals
+
+
+def test_what_the_example_leaves_out_may_be_put_in() -> None:
+    path = resources.files("serving.experiments") / "example.yaml"
+    text = path.read_text(encoding="utf-8").replace("# layer:", "layer:")
+    text = text.replace("# overrides: {<hash of a tester's unit>:", f"overrides: {{{'a' * 64}:")
+    said = parse_settings(ExperimentSpecification, text, where="example")
+    assert said.layer is not None
+    assert said.overrides == {"a" * 64: "int8"}
