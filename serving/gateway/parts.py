@@ -13,6 +13,7 @@ from serving.deployment import Deployment, read_deployment
 from serving.embedding_deployment import EmbeddingDeployment, read_embedding_deployment
 from serving.gateway.answering import Gateway
 from serving.gateway.embedding import EmbeddingGateway
+from serving.gateway.experiments import Experiments
 from serving.gateway.language import LanguageGateway
 from serving.gateway.language_arms import LoadEngine
 from serving.gateway.metrics import GatewayMetrics
@@ -35,6 +36,7 @@ class Parts:
     gateway: Gateway | None
     embedding: EmbeddingGateway | None
     language: LanguageGateway | None
+    experiments: Experiments
 
     def models(self) -> list[Gateway | EmbeddingGateway | LanguageGateway]:
         """Those of the three that there are."""
@@ -59,6 +61,7 @@ class Parts:
         for part in self.models():
             await part.stop()
         await self.record.close()
+        await asyncio.to_thread(self.experiments.close)
 
     def reasons(self) -> list[str]:
         """Why the gateway should get no traffic; empty if it may."""
@@ -127,4 +130,5 @@ def make_parts(
             settings, language, record=record, metrics=metrics, mask=mask, load=load
         )
         metrics.show_arms(language)
-    return Parts(settings, files, record, shared, metrics, gateway, vectors, speaker)
+    experiments = Experiments(settings.store_url, writable=settings.admin_token is not None)
+    return Parts(settings, files, record, shared, metrics, gateway, vectors, speaker, experiments)

@@ -16,6 +16,8 @@ from serving.experiments.database import DEFAULT_URL
 PREFIX: Final = "MATJIP_"
 AUTO: Final = "auto"
 _TYPO_LIKENESS: Final = 0.88
+_SECRET: Final = frozenset({"store_url", "admin_token", "upstream_api_key"})
+"""A store's URL may hold a password; none of these values is ever repeated."""
 
 
 class ServingSettings(BaseModel):
@@ -90,6 +92,12 @@ class ServingSettings(BaseModel):
         gt=0,
         description="For a connection to a language model's server; three are tried.",
     )
+    admin_token: str | None = Field(
+        default=None,
+        pattern=r"^[!-~]{16,}$",
+        repr=False,
+        description="Whoever sends it may change experiments; without it nobody may, by the API.",
+    )
     upstream_api_key: str | None = Field(
         default=None, min_length=1, repr=False, description="What those servers want, if anything."
     )
@@ -124,8 +132,7 @@ def read_settings(environment: Mapping[str, str]) -> ServingSettings:
     except ValidationError as error:
         for line in error.errors():
             field = str(line["loc"][-1])
-            # A store URL may hold a password, so its value is never repeated.
-            shown = "its value" if field == "store_url" else repr(line["input"])
+            shown = "its value" if field in _SECRET else repr(line["input"])
             problems.append(f"{PREFIX}{field.upper()}: {shown}: {line['msg']}")
     if problems:
         raise SettingsError("wrong settings; mend or unset them: " + "; ".join(problems))
