@@ -19,7 +19,7 @@ NOT_LOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefi
 	register-llm deploy-llm \
 	embedding train-embedding export-embedding quantize-embedding check-tensorrt evaluate-embedding \
 	register-embedding deploy-embedding build-engine \
-	experiment-archive mlflow serve serve-llm contract compile submit images real-data bench bench-gpu bench-setup bench-lock \
+	experiment experiment-archive mlflow serve serve-llm contract compile submit images real-data bench bench-gpu bench-setup bench-lock \
 	ab-sim \
 	lock clean
 
@@ -127,6 +127,8 @@ compare: setup  ## what was served and fed back, to a verdict
 promote: setup  ## the verdict to the alias
 	$(STEP)
 
+experiment: setup  ## experiments: ARGS="new FILE", "list", "show NAME", "start NAME --reason …", "--help"
+	@MATJIP_STORE_URL="$${MATJIP_STORE_URL:-sqlite:///var/store.sqlite}" $(PY) -m serving.registry.experiment $(ARGS)
 experiment-archive: setup  ## store to Parquet: ARGS="export OUT", or ARGS="retain OUT --older-than-days 90"
 	$(PY) -m serving.experiments.archive $(ARGS)
 

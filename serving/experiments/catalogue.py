@@ -16,7 +16,14 @@ from pydantic import ValidationError
 from data.errors import ExperimentError
 from serving.experiments.database import act_alone, name_of, open_database, reported
 from serving.experiments.lifecycle import ENDED, OPENING, Event, Lifecycle
-from serving.experiments.routes import DeploymentKind, now_us, put_to_work, turn
+from serving.experiments.routes import (
+    DeploymentKind,
+    PutToWork,
+    now_us,
+    put_to_work,
+    stored_deployment,
+    turn,
+)
 from serving.experiments.specification import ExperimentSpecification, specification_of
 from serving.experiments.tables import (
     experiment_events,
@@ -138,6 +145,18 @@ class Catalogue:
             self._engine.connect() as connection,
         ):
             return [self._found(connection, name) for name in connection.execute(names).scalars()]
+
+    def deployment(self, deployment_id: str) -> PutToWork | None:
+        """A deployment that was put to work.
+
+        Raises:
+            ExperimentError: the database cannot be read.
+        """
+        with (
+            reported(self._engine, "read the deployments of"),
+            self._engine.connect() as connection,
+        ):
+            return stored_deployment(connection, deployment_id)
 
     def salt(self) -> str:
         """What every experiment's units are hashed with; made once.

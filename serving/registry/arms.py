@@ -108,6 +108,32 @@ def deployment_facts(deployment: Deployed) -> dict[str, Any]:
     }
 
 
+def place_model(registry: Registry, version: ResolvedVersion, *, work: Path, out: Path) -> Path:
+    """Fetch a version into a deployment's folder.
+
+    Args:
+        registry: where from.
+        version: what serves.
+        work: folder that keeps fetched models from one run to the next.
+        out: the deployment's folder; the model comes to lie in ``models/`` inside.
+
+    Returns:
+        The model's folder.
+
+    Raises:
+        RegistryError: the model is not what was registered, or MLflow is away.
+    """
+    fetched = download(registry, version, work)
+    inside = out / "models" / fetched.name
+    if not inside.is_dir():
+        half = inside.with_name(f".{fetched.name}.tmp")  # of a run that was killed
+        shutil.rmtree(half, ignore_errors=True)
+        inside.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(fetched, half, copy_function=_link_or_copy)
+        half.rename(inside)
+    return inside
+
+
 def _fetched(
     registry: Registry,
     arm: ArmName,
@@ -116,11 +142,7 @@ def _fetched(
     work: Path,
     out: Path,
 ) -> FetchedArm:
-    fetched = download(registry, version, work)
-    inside = out / "models" / fetched.name
-    if not inside.is_dir():
-        inside.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(fetched, inside, copy_function=_link_or_copy)
+    inside = place_model(registry, version, work=work, out=out)
     return FetchedArm(arm, version, inside.relative_to(out), round(share, 4))
 
 

@@ -1,16 +1,37 @@
 """Runs and versions of one registry, as the tests of its rooms log and look at them."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
+from serving.experiments.catalogue import Catalogue
+from serving.experiments.specification import specification_of
+from serving.registry.aliases import move_alias
 from serving.registry.connection import Registry, ResolvedVersion, log_run
+from serving.registry.evidence import Alias, Evidence
 from serving.registry.versions import register_version
 
 NAME = "sentiment"
 NewRun = Callable[..., str]
+EXPERIMENT: dict[str, Any] = {
+    "name": "lighter",
+    "hypothesis": "가벼운 모델도 똑같이 답한다 🙂",
+    "owner": "review-analysis",
+    "unit": "user",
+    "arms": [
+        {"name": "now", "model": "models:/sentiment@champion"},
+        {"name": "lighter", "model": "models:/sentiment@challenger"},
+    ],
+    "metrics": {"primary": {"name": "sentiment_accuracy", "direction": "increase"}},
+    "phases": [
+        {"kind": "shadow", "mirrored": 0.2},
+        {"kind": "canary", "allocation": {"now": 0.95, "lighter": 0.05}},
+        {"kind": "ab", "allocation": {"now": 0.5, "lighter": 0.5}},
+    ],
+}
 
 
 @pytest.fixture
@@ -77,3 +98,74 @@ def interrupt() -> Callable[..., NoReturn]:
         raise KeyboardInterrupt
 
     return killed
+
+
+@pytest.fixture
+def give_alias(registry: Registry) -> Callable[..., None]:
+    """Gives an alias of ``sentiment`` to a version, on the evidence of its gate."""
+
+    def give(alias: Alias, version: str, expected: str | None = None) -> None:
+        evidence = Evidence(
+            kind="gate" if alias == "challenger" else "first_model",
+            decision="pass",
+            evidence_id=f"e{version}",
+            artifact_digest="gate",
+            reason="passed",
+        )
+        move_alias(registry, NAME, alias, version, evidence=evidence, expected_version=expected)
+
+    return give
+
+
+@pytest.fixture
+def versions(
+    registry: Registry,
+    register: Callable[..., ResolvedVersion],
+    make_model: Callable[..., object],
+    give_alias: Callable[..., None],
+    tmp_path: Path,
+) -> Registry:
+    """Versions 1, the champion, 2, the challenger, and 3 of ``sentiment``."""
+    for number in (1, 2, 3):
+        make_model(tmp_path / f"model-{number}", weight=float(number))
+        register(tmp_path / f"model-{number}", f"version-{number}", evidence_id=f"e{number}")
+    give_alias("champion", "1")
+    give_alias("challenger", "2")
+    return registry
+
+
+@pytest.fixture
+def store_address(tmp_path: Path) -> str:
+    """Of the store that the catalogue is in."""
+    return f"sqlite:///{tmp_path / 'store.db'}"
+
+
+@pytest.fixture
+def catalogue(store_address: str) -> Iterator[Catalogue]:
+    """An empty one."""
+    opened = Catalogue(store_address)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def experiment_values() -> Callable[..., dict[str, Any]]:
+    """The experiment ``lighter`` as YAML or JSON say it; whole sections may be given anew."""
+
+    def values(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return copy.deepcopy(EXPERIMENT) | dict(changes or {})
+
+    return values
+
+
+@pytest.fixture
+def agree(
+    catalogue: Catalogue, experiment_values: Callable[..., dict[str, Any]]
+) -> Callable[..., str]:
+    """Keeps an experiment, and says its name."""
+
+    def one(changes: Mapping[str, Any] | None = None) -> str:
+        specification = specification_of(experiment_values(changes), where="test")
+        return catalogue.put(specification).lifecycle.specification.name
+
+    return one
