@@ -59,7 +59,7 @@ class AliasLedger:
             entries = read_ledger(registry, model)
             named = {alias: version_of_alias(registry, model, alias) for alias in ALIASES}
         except RegistryError as error:
-            if getattr(error.__cause__, "error_code", "") == _UNKNOWN:
+            if knows_nothing(error):
                 raise Refusal(
                     404,
                     "unknown_model",
@@ -101,7 +101,12 @@ class AliasLedger:
             raise _away(error) from error
 
 
-_FIELDS: Final = frozenset({"number", "at", "alias", "phase", "from_version", "to_version"})
+_FIELDS: Final = {"number", "at", "alias", "phase", "from_version", "to_version"}
+
+
+def knows_nothing(error: RegistryError) -> bool:
+    """Whether the registry answered that what it was asked for does not exist."""
+    return getattr(error.__cause__, "error_code", "") == _UNKNOWN
 
 
 def _away(error: Exception) -> Refusal:

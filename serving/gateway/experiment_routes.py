@@ -4,6 +4,7 @@ Whoever reaches the gateway may read, as with ``/metrics``; changes need the adm
 (admin.py). No header lets another site's page read or write here.
 """
 
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Query, Request, Response
@@ -29,6 +30,7 @@ from serving.gateway.experiment_schemas import (
 from serving.gateway.experiments import Experiments
 from serving.gateway.limits import JSON, Refusal, read_json
 from serving.gateway.openapi import error_answers, json_body
+from serving.gateway.phases import Phases
 from serving.gateway.schemas import first_problem
 from serving.gateway.settings import ServingSettings
 
@@ -42,12 +44,24 @@ _REPORT_POLICY: Final = (
 )
 
 
-def add_experiments(app: FastAPI, experiments: Experiments, settings: ServingSettings) -> None:
-    """Add the routes to an app."""
+def add_experiments(
+    app: FastAPI, experiments: Experiments, settings: ServingSettings, *, watched: Path | None
+) -> None:
+    """Add the routes to an app.
+
+    Args:
+        app: to which.
+        experiments: what they read and change.
+        settings: limits, and who may change anything.
+        watched: the deployment file through which phases are put to work; None where there is none.
+    """
+    ledger = AliasLedger()
     _add_reads(app, experiments)
-    _add_writes(app, experiments, settings)
+    _add_agreeing(app, experiments, settings)
+    phases = Phases(experiments, ledger, live=settings.live, watched=watched)
+    _add_events(app, experiments, phases, settings)
     _add_report(app, experiments)
-    _add_ledger(app, experiments)
+    _add_ledger(app, experiments, ledger)
 
 
 def _add_reads(app: FastAPI, experiments: Experiments) -> None:
@@ -86,13 +100,14 @@ def _add_reads(app: FastAPI, experiments: Experiments) -> None:
         return _answer(RoutesOut(routes=found))
 
 
-def _add_writes(app: FastAPI, experiments: Experiments, settings: ServingSettings) -> None:
-    async def body(request: Request) -> object:
-        refuse_unless_admin(request, settings.admin_token)
-        return await read_json(
-            request, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
-        )
+async def _admins_json(request: Request, settings: ServingSettings) -> object:
+    refuse_unless_admin(request, settings.admin_token)
+    return await read_json(
+        request, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
+    )
 
+
+def _add_agreeing(app: FastAPI, experiments: Experiments, settings: ServingSettings) -> None:
     @app.post(
         EXPERIMENTS,
         summary="Agree an experiment",
@@ -108,14 +123,19 @@ def _add_writes(app: FastAPI, experiments: Experiments, settings: ServingSetting
         Needs `Authorization: Bearer`. What was kept already is not kept twice.
         """
         try:
-            said = specification_of(await body(request), where="the specification")
+            raw = await _admins_json(request, settings)
+            said = specification_of(raw, where="the specification")
         except SettingsError as error:
             raise Refusal(422, "invalid_specification", str(error)) from error
         return _answer(await experiments.apart("writes", experiments.put, said))
 
+
+def _add_events(
+    app: FastAPI, experiments: Experiments, phases: Phases, settings: ServingSettings
+) -> None:
     @app.post(
         EXPERIMENTS + "/{name}/events",
-        summary="Stop, resume, promote or roll back an experiment",
+        summary="Start, advance, stop, resume, promote or roll back an experiment",
         response_model=ActedOut,
         responses=error_answers(400, 401, 403, 404, 409, 413, 415, 422, 429, 501, 503),
         openapi_extra=json_body(EventIn.model_json_schema(), EVENT_EXAMPLES),
@@ -124,9 +144,11 @@ def _add_writes(app: FastAPI, experiments: Experiments, settings: ServingSetting
         """Writes an event down, and with it who answers everybody; gateways follow in a second.
 
         Needs `Authorization: Bearer`. It is refused where it is not allowed now, and where somebody
-        has acted since the `after` events that the caller has seen.
+        has acted since the `after` events that the caller has seen. What opens a phase answers
+        once its models are fetched and checked, which may take minutes; a promotion, once the
+        registry's alias has followed (`alias` says so).
         """
-        raw = await body(request)
+        raw = await _admins_json(request, settings)
         try:
             said = EventIn.model_validate(raw)
             event = said.event()
@@ -134,8 +156,12 @@ def _add_writes(app: FastAPI, experiments: Experiments, settings: ServingSetting
             field, message = first_problem(error)
             raise Refusal(422, "invalid_event", message, field=field) from error
         if event.action in OPENING:
-            raise Refusal(501, "no_phases", "phases are opened by make experiment")
-        return _answer(await experiments.apart("writes", experiments.act, name, event, said.after))
+            return _answer(await experiments.apart("slow", phases.open, name, event, said.after))
+        acted = await experiments.apart("writes", experiments.act, name, event, said.after)
+        if event.action == "promote":
+            alias = await experiments.apart("slow", phases.crown, name)
+            acted = acted.model_copy(update={"alias": alias})
+        return _answer(acted)
 
 
 def _add_report(app: FastAPI, experiments: Experiments) -> None:
@@ -170,9 +196,7 @@ def _add_report(app: FastAPI, experiments: Experiments) -> None:
         return Response(made, headers={"Vary": "Accept"}, media_type=JSON)
 
 
-def _add_ledger(app: FastAPI, experiments: Experiments) -> None:
-    ledger = AliasLedger()
-
+def _add_ledger(app: FastAPI, experiments: Experiments, ledger: AliasLedger) -> None:
     @app.get(
         LEDGER,
         summary="A model's aliases, and how they moved",

@@ -55,7 +55,10 @@ class ModelVersionOut(BaseModel):
 
 
 class ExperimentArmOut(BaseModel):
-    """One arm, what it resolved to when the open phase began, and what it has answered in it."""
+    """One arm, what it resolved to when the open phase began, and what it was asked in it.
+
+    In a shadow, arms other than the control are asked with copies, whose answers nobody sees.
+    """
 
     name: str
     model: str
@@ -64,8 +67,7 @@ class ExperimentArmOut(BaseModel):
     share: float | None
     units: int
     answers: int
-    failures: int
-    mirrored: int
+    failed: int
 
 
 class PhaseOut(BaseModel):
@@ -132,6 +134,7 @@ class OneExperimentOut(ExperimentOut):
     may: list[Action]
     promoted: str | None
     writable: bool = Field(description="Whether this gateway changes experiments at all.")
+    opens_phases: bool = Field(description="Whether it would serve the phases that it opens.")
 
 
 class ActedOut(BaseModel):

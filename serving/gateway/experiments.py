@@ -19,13 +19,11 @@ from typing import Any, Final, Literal, ParamSpec, TypeVar
 import sqlalchemy as sa
 
 from data.errors import ExperimentError
-from serving.experiments.catalogue import Catalogue, Entry
-from serving.experiments.database import open_database, reported
+from serving.experiments.catalogue import Catalogue, Entry, UnknownExperimentError
+from serving.experiments.counts import ArmCounter, ArmCounts
 from serving.experiments.lifecycle import Event
 from serving.experiments.routes import Routes
 from serving.experiments.specification import ExperimentSpecification
-from serving.experiments.tables import experiment_versions
-from serving.experiments.traffic import ArmTraffic, count_traffic
 from serving.gateway.experiment_schemas import (
     ActedOut,
     AgreedOut,
@@ -55,18 +53,20 @@ Value = TypeVar("Value")
 class Experiments:
     """Reads and changes the experiments of one store; opened when it is first asked."""
 
-    def __init__(self, store_url: str, *, writable: bool = False):
+    def __init__(self, store_url: str, *, writable: bool = False, opens_phases: bool = False):
         """Open nothing yet.
 
         Args:
             store_url: where the experiments are.
             writable: whether the API may change them, which it tells whoever reads.
+            opens_phases: whether phases that it opens would be served by this gateway.
         """
         self._url = store_url
         self._writable = writable
+        self._opens_phases = opens_phases
         self._lock = threading.Lock()
-        self._opened: tuple[Catalogue, Routes, sa.Engine] | None = None
-        self._traffic: Kept[dict[str, ArmTraffic]] = Kept()
+        self._opened: tuple[Catalogue, Routes, ArmCounter] | None = None
+        self._counts: Kept[dict[str, ArmCounts]] = Kept()
         self._pools: dict[Kind, ThreadPoolExecutor] = {}
         self._doors = {kind: Admission(_MOST_WAITING) for kind in KINDS}
 
@@ -126,20 +126,12 @@ class Experiments:
             Refusal: 404, there is none of that name.
             ExperimentError: the store cannot be read.
         """
-        _, _, engine = self._stores()
-        known = sa.select(experiment_versions.c.version).where(experiment_versions.c.name == name)
-        found = _NAME.fullmatch(name) is not None
-        if found:
-            with reported(engine, "read the experiments of"), engine.connect() as connection:
-                found = connection.execute(known.limit(1)).first() is not None
-        if not found:
-            raise Refusal(
-                404,
-                "unknown_experiment",
-                f"there is no experiment {name[:80]!r}; GET /v1/experiments lists those there are",
-                field="name",
-            )
-        return self.catalogue.get(name)
+        if not _NAME.fullmatch(name):  # a database is not asked for what cannot be a name
+            raise _unknown(name)
+        try:
+            return self.catalogue.get(name)
+        except UnknownExperimentError as error:
+            raise _unknown(name) from error
 
     def put(self, specification: ExperimentSpecification) -> AgreedOut:
         """Keep what was agreed.
@@ -201,19 +193,17 @@ class Experiments:
             pool.shutdown(cancel_futures=True)
         with self._lock:
             if self._opened is not None:
-                catalogue, routes, engine = self._opened
-                catalogue.close()
-                routes.close()
-                engine.dispose()
+                for each in self._opened:
+                    each.close()
                 self._opened = None
 
-    def _stores(self) -> tuple[Catalogue, Routes, sa.Engine]:
+    def _stores(self) -> tuple[Catalogue, Routes, ArmCounter]:
         with self._lock:
             if self._opened is None:
                 self._opened = (
                     Catalogue(self._url),
                     Routes(self._url),
-                    open_database(self._url),
+                    ArmCounter(self._url),
                 )
             return self._opened
 
@@ -227,6 +217,7 @@ class Experiments:
             may=list(here.may),
             promoted=here.promoted,
             writable=self._writable,
+            opens_phases=self._opens_phases,
         )
 
     def _facts(self, entry: Entry) -> dict[str, Any]:
@@ -253,13 +244,11 @@ class Experiments:
     def _arms(
         self, agreed: ExperimentSpecification, shares: dict[str, float], serving: str | None
     ) -> list[ExperimentArmOut]:
-        _, routes, engine = self._stores()
-        traffic: dict[str, ArmTraffic] = {}
+        _, routes, counter = self._stores()
+        counts: dict[str, ArmCounts] = {}
         resolved: dict[str, ModelVersionOut] = {}
         if serving is not None:
-            traffic = self._traffic.get(
-                serving, lambda: count_traffic(engine, agreed.name, serving)
-            )
+            counts = self._counts.get(serving, lambda: counter.of(serving))
             served = routes.get(serving)
             for arm in served.content.get("arms", ()) if served else ():
                 resolved[arm["name"]] = ModelVersionOut(
@@ -272,10 +261,19 @@ class Experiments:
                 control=arm is agreed.control,
                 resolved=resolved.get(arm.name),
                 share=shares.get(arm.name),
-                **vars(traffic.get(arm.name, ArmTraffic())),
+                **vars(counts.get(arm.name, ArmCounts())),
             )
             for arm in agreed.arms
         ]
+
+
+def _unknown(name: str) -> Refusal:
+    return Refusal(
+        404,
+        "unknown_experiment",
+        f"there is no experiment {name[:80]!r}; GET /v1/experiments lists those there are",
+        field="name",
+    )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from serving.gateway.experiments import Experiments
 from serving.gateway.language import LanguageGateway
 from serving.gateway.language_arms import LoadEngine
 from serving.gateway.metrics import GatewayMetrics
+from serving.gateway.phases import serves_phases
 from serving.gateway.record import Record
 from serving.gateway.reloading import DeploymentFiles, Reloader, Watched
 from serving.gateway.settings import ServingSettings
@@ -130,5 +131,9 @@ def make_parts(
             settings, language, record=record, metrics=metrics, mask=mask, load=load
         )
         metrics.show_arms(language)
-    experiments = Experiments(settings.store_url, writable=settings.admin_token is not None)
+    experiments = Experiments(
+        settings.store_url,
+        writable=settings.admin_token is not None,
+        opens_phases=serves_phases(settings.live, files.sentiment),
+    )
     return Parts(settings, files, record, shared, metrics, gateway, vectors, speaker, experiments)

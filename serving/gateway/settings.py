@@ -5,6 +5,7 @@ Those of batching are fields of ``BatchSettings``, by the same prefix: ``MATJIP_
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -91,6 +92,10 @@ class ServingSettings(BaseModel):
         default=3.0,
         gt=0,
         description="For a connection to a language model's server; three are tried.",
+    )
+    live: Path = Field(
+        default=Path("var/live"),
+        description="Folder whose deployment.json the phases of experiments are put to work by.",
     )
     admin_token: str | None = Field(
         default=None,

@@ -4,14 +4,17 @@ import { act, token } from "./api.js";
 import { el } from "./dom.js";
 import { meaning, t } from "./words.js";
 
-const ACTIONS = ["pause", "resume", "promote", "roll_back", "abandon"];
+const OPENING = ["start", "advance"];
+const ACTIONS = [...OPENING, "pause", "resume", "promote", "roll_back", "abandon"];
 const GRAVE = new Set(["roll_back", "abandon"]);
 const WHO = "matjip-by";
 
 /** A button for each thing that may be done now; `acted` is called when it is done. */
 export function actionBar(one, acted) {
-  const possible = ACTIONS.filter((action) => one.may.includes(action));
-  const note = noteOf(one, possible);
+  const possible = ACTIONS.filter(
+    (action) => one.may.includes(action) && (one.opens_phases || !OPENING.includes(action)),
+  );
+  const note = noteOf(one);
   return [
     el("h2", { class: "unseen" }, t("actions")),
     possible.length > 0 &&
@@ -30,10 +33,10 @@ export function actionBar(one, acted) {
   ];
 }
 
-function noteOf(one, possible) {
+function noteOf(one) {
   if (one.may.length === 0) return t("ended");
   if (!one.writable) return t("read_only");
-  if (one.may.includes("start") && possible.length > 0) return t("begin_by", { name: one.name });
+  if (!one.opens_phases && OPENING.some((action) => one.may.includes(action))) return t("begin_by");
   return null;
 }
 
@@ -63,9 +66,9 @@ function ask(one, action, acted) {
     confirm.disabled = true;
     problem.textContent = t("working");
     try {
-      await decided(one, action, said);
+      const { alias } = await decided(one, action, said);
       dialog.close();
-      acted(t("did", { name: one.name, action: t(`action_${action}`) }));
+      acted([t("did", { name: one.name, action: t(`action_${action}`) }), alias].filter(Boolean).join(" "));
     } catch (error) {
       if (error.code === "wrong_token") token.forget();
       const short = meaning(error);
@@ -83,8 +86,9 @@ async function decided(one, action, said) {
   sessionStorage.setItem(WHO, said.by);
   const event = { action, reason: said.reason, by: said.by, after: one.events };
   if (action === "promote") event.arm = said.arm;
-  await act(one.name, event, said.token);
+  const done = await act(one.name, event, said.token);
   token.keep(said.token); // only what was right is kept
+  return done;
 }
 
 function labelled(name, text, control) {

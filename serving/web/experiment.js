@@ -24,8 +24,8 @@ export function showExperiment(view, one, acted) {
   const shown = (name, of, make) => refresh(part(view, name), [language(), of], make);
   const { history, may, arms, events, state } = one;
   shown("head", [one.answered_by, state, one.phase, one.version], () => head(one));
-  shown("actions", [may, events, one.writable], () => actionBar(one, acted));
-  shown("arms", [arms, one.phase], () => liveArms(one));
+  shown("actions", [may, events, one.writable, one.opens_phases], () => actionBar(one, acted));
+  shown("arms", [arms, one.phase, one.answered_by, one.promoted], () => liveArms(one));
   shown("history", history, () => timeline(history));
   shown("ledger", arms.map((arm) => arm.model), () => ledger(arms));
 }
@@ -72,9 +72,8 @@ function head(one) {
 const fact = (name, value, more) =>
   el("div", {}, el("dt", {}, name), el("dd", {}, value, more && el("span", { class: "muted" }, ` ${more}`)));
 
-function liveArms({ arms, answered_by: forced, promoted }) {
-  const mirrors = arms.some((arm) => arm.mirrored > 0);
-  const titles = ["arm", "model", "share", "units", "answers", "failures", ...(mirrors ? ["mirrored"] : [])];
+function liveArms({ arms, answered_by: forced, promoted, phase }) {
+  const titles = ["arm", "model", "share", "units", "answers", "failures"];
   return [
     el("h2", {}, t("arms")),
     shareBar(arms),
@@ -95,11 +94,11 @@ function liveArms({ arms, answered_by: forced, promoted }) {
         percent(arm.share),
         whole(arm.units),
         whole(arm.answers),
-        el("span", { class: arm.failures > 0 ? "bad" : "" }, whole(arm.failures)),
-        ...(mirrors ? [whole(arm.mirrored)] : []),
+        el("span", { class: arm.failed > 0 ? "bad" : "" }, whole(arm.failed)),
       ]),
-      { numeric: [2, 3, 4, 5, 6] },
+      { numeric: [2, 3, 4, 5] },
     ),
+    phase?.kind === "shadow" && el("p", { class: "muted small" }, t("copies")),
   ];
 }
 

@@ -52,14 +52,13 @@ function card(experiment) {
 }
 
 function legendItem(arm, place) {
-  const counted = arm.share > 0 ? arm.units : arm.mirrored;
   return el(
     "li",
     {},
     el("span", { class: `key arm-${place % 6}`, "aria-hidden": "true" }),
     el("span", {}, arm.name),
     el("span", { class: "muted" }, arm.share === null ? "" : percent(arm.share)),
-    el("span", { class: "muted" }, arm.share === null ? "" : `${t(arm.share > 0 ? "units" : "mirrored")} ${whole(counted)}`),
+    el("span", { class: "muted" }, arm.share === null ? "" : `${t("units")} ${whole(arm.units)}`),
   );
 }
 

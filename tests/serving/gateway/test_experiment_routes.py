@@ -83,8 +83,8 @@ def test_the_list_and_one_experiment_tell_what_stands_where(
     assert not other["control"]
     assert other["resolved"] == {"name": "matjip-sentiment", "version": "7"}
     assert control["units"] + other["units"] == 400
-    assert control["answers"] + other["answers"] + control["failures"] + other["failures"] == 400
-    assert control["failures"] + other["failures"] > 0
+    assert control["answers"] + other["answers"] + control["failed"] + other["failed"] == 400
+    assert control["failed"] + other["failed"] > 0
 
     one = client.get("/v1/experiments/sentiment-int8").json()
     assert {key: one[key] for key in running} == running
