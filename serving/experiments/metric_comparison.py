@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import ExperimentError
-from serving.experiments.inference.anytime_rates import anytime_rate_difference
+from serving.experiments.inference.anytime_rates import Sum, anytime_mean_difference
 from serving.experiments.inference.burn_in import EFFECTIVE, too_few_by_sums
 from serving.experiments.inference.covariates import adjust
 from serving.experiments.inference.exact import method_for, permutation_test
@@ -31,11 +31,19 @@ from serving.experiments.inference.ratios import adjusted_ratio_arms, ratio_arms
 from serving.experiments.inference.readings import Reading
 from serving.experiments.metric_names import FROM_ANSWERS
 from serving.experiments.metric_rows import MetricValues, SingleValues
-from serving.experiments.report import Kind, Method, MetricRow, Role
+from serving.experiments.report import Kind, Method, MetricRow, Role, Said
 from serving.experiments.specification import MetricGoal
 
 COINS: Final = frozenset({"error_rate", "degraded_rate"})
 """Rates of what should not happen: they must speak also of an arm that always fails."""
+TOO_FEW: Final = Said(
+    en="Too few units, or too few that differ, for an interval that holds at every look.",
+    ko="언제 보아도 유효한 구간을 내기에는 단위가 부족하거나 서로 다른 값이 부족합니다.",
+)
+_ONE_LOOK: Final = Said(
+    en="The figures hold for one look and decide nothing.",
+    ko="이 수치는 한 번의 확인에만 유효하며 판정에 쓰지 않습니다.",
+)
 _MOST_OUTCOMES: Final = 10_000
 """Product of the arms' units up to which exact rates take less than a second."""
 _MOST_REARRANGED: Final = 2_000
@@ -71,7 +79,7 @@ class Finding:
     high: float | None = None
     p: float | None = None
     variance_cut: float | None = None
-    note: str = ""
+    note: Said | None = None
 
 
 def kind_of(goal: MetricGoal) -> Kind:
@@ -98,7 +106,7 @@ def compare_sums(
         before: the same metric before the phase.
         settings: the level, and when to begin.
         as_ratio: sums over sums, rather than the mean of the units' own means.
-        coins: whether units of 0 and 1 may be taken for coins where arms hardly vary.
+        coins: whether the units' own means, from 0 to 1, speak where arms hardly vary.
     """
     known = values.known
     on = on[known]
@@ -126,11 +134,12 @@ def compare_quantiles(
             values.arm[chosen] == arm, values.values[chosen], quantile=quantile, unit=numbers
         )
         if min(arms.champion.units, arms.challenger.units) < settings.burn_in:
-            return Finding("none", note=f"fewer than {settings.burn_in} units in an arm")
+            return Finding("none", note=TOO_FEW)
         return _found(arms, settings.alpha, settings.tuned_for_units, None)
     except ExperimentError as error:
         # Too few values beyond the quantile, or none that differ: a reason to wait, not to fail.
-        return Finding("none", note=str(error))
+        ko = "이 분위수의 구간을 내기에는 값이나 단위가 부족하거나 값이 모두 같습니다."
+        return Finding("none", note=Said(en=str(error), ko=ko))
 
 
 def row_of(
@@ -247,20 +256,20 @@ def _of_few(on: Flags, each: Floats, settings: Settings, *, coins: bool) -> Find
     """What can be said where an asymptotic interval keeps silent."""
     sizes = (int((~on).sum()), int(on.sum()))
     binary = bool(np.isin(each, (0.0, 1.0)).all())
-    if min(sizes) and binary and coins:
-        found = anytime_rate_difference(_rates(on, each), alpha=settings.alpha / 2)
+    if min(sizes) and coins:
+        sums = (Sum(float(each[on].sum()), sizes[1]), Sum(float(each[~on].sum()), sizes[0]))
+        found = anytime_mean_difference(*sums, alpha=settings.alpha / 2)
         return Finding("coins", found.estimate, found.low, found.high)
-    waits = "too few units, or too few that differ, for an interval that holds at every look"
     method = method_for("rate" if binary else "mean", min(sizes))
     if not (settings.exact and _exact(method, sizes)):
-        return Finding("none", note=waits)
+        return Finding("none", note=TOO_FEW)
     if method == "exact_rates":
         exact = rate_difference(_rates(on, each), alpha=settings.alpha)
         few = Finding("exact_rates", exact.estimate, exact.low, exact.high, exact.p)
     else:
         moved = permutation_test(each[~on], each[on], draws=_DRAWS, seed=0)
         few = Finding("permutation", moved.estimate, p=moved.p)
-    return replace(few, note=f"{waits}; this one holds for one look")
+    return replace(few, note=TOO_FEW + _ONE_LOOK)
 
 
 def _exact(method: str, sizes: tuple[int, int]) -> bool:

@@ -265,9 +265,9 @@ class _Split:
 
 def _points(one: ArmSequence) -> tuple[SequencePoint, ...]:
     looks: ConfidenceSequence = one.looks
-    finite = np.isfinite(looks.estimate) & np.isfinite(looks.low) & np.isfinite(looks.high)
     columns = (looks.n, looks.estimate, looks.low, looks.high)
+    speaks = one.speaks
     return tuple(
         SequencePoint(n=n, estimate=estimate, low=low, high=high)
-        for n, estimate, low, high in zip(*(c[finite].tolist() for c in columns), strict=True)
+        for n, estimate, low, high in zip(*(c[speaks].tolist() for c in columns), strict=True)
     )

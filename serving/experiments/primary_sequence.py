@@ -15,12 +15,12 @@ from serving.experiments.inference.boundaries import best_rho, squared_boundary
 from serving.experiments.inference.burn_in import EFFECTIVE
 from serving.experiments.inference.covariates import adjust, predictable_guesses
 from serving.experiments.inference.intervals import anytime_p
-from serving.experiments.inference.levels import Floats, Range
+from serving.experiments.inference.levels import Flags, Floats, Range
 from serving.experiments.inference.many_arms import arm_sequences
 from serving.experiments.inference.ratios import ratio_sequence
 from serving.experiments.inference.sequences import UNBOUNDED, UNIT_RANGE, ConfidenceSequence
 from serving.experiments.inference.thinned import thinned_sequence
-from serving.experiments.metric_comparison import Finding, Settings, covers
+from serving.experiments.metric_comparison import TOO_FEW, Finding, Settings, covers
 from serving.experiments.metric_names import FROM_FEEDBACK
 from serving.experiments.metric_rows import MetricValues
 
@@ -33,10 +33,12 @@ class ArmSequence:
 
     Attributes:
         looks: the sequence at some numbers of units, the last one at all.
+        speaks: (looks,) where an interval says more than that any difference is possible.
         finding: what it says now.
     """
 
     looks: ConfidenceSequence
+    speaks: Flags
     finding: Finding
 
 
@@ -79,13 +81,12 @@ def mean_sequences(
             burn_in=settings.burn_in,
             min_effective=EFFECTIVE,
         )
-        return [ArmSequence(found, _finding(found, settings, outcome_range, None))]
+        return [_read(found, settings, outcome_range, None)]
     sequences = _arm_sequences(arm, reward, past, shares, settings, outcome_range)
     cuts = [_cut(arm, place, reward, past) for place in range(1, len(shares))]
     return [
-        ArmSequence(thin, _finding(thin, settings, outcome_range, cut))
+        _read(_at(whole, looks), settings, outcome_range, cut)
         for whole, cut in zip(sequences, cuts, strict=True)
-        for thin in [_at(whole, looks)]
     ]
 
 
@@ -138,8 +139,7 @@ def ratio_sequences(
             tuned_for_units=settings.tuned_for_units,
             burn_in=settings.burn_in,
         )
-        thin = _at(whole, _looks(int(both.sum())))
-        found.append(ArmSequence(thin, _finding(thin, settings, UNBOUNDED, None)))
+        found.append(_read(_at(whole, _looks(int(both.sum()))), settings, UNBOUNDED, None))
     return found
 
 
@@ -169,16 +169,22 @@ def _at(sequence: ConfidenceSequence, looks: NDArray[np.int64]) -> ConfidenceSeq
     )
 
 
-def _finding(
+def _read(
     looks: ConfidenceSequence, settings: Settings, outcome_range: Range, cut: float | None
+) -> ArmSequence:
+    widest = outcome_range[1] - outcome_range[0]
+    speaks = np.isfinite(looks.estimate) & ((looks.low > -widest) | (looks.high < widest))
+    return ArmSequence(looks, speaks, _finding(looks, speaks, settings, cut))
+
+
+def _finding(
+    looks: ConfidenceSequence, speaks: Flags, settings: Settings, cut: float | None
 ) -> Finding:
     if not len(looks.n) or not np.isfinite(looks.estimate[-1]):
-        return Finding("none", note="no units with a value yet")
+        return Finding("none", note=TOO_FEW)
     estimate, low, high = (float(x[-1]) for x in (looks.estimate, looks.low, looks.high))
-    widest = outcome_range[1] - outcome_range[0]
-    if low <= -widest and high >= widest:
-        waits = "too few units, or too few that differ, for an interval yet"
-        return Finding("sequence", estimate, note=waits, variance_cut=cut)
+    if not speaks[-1]:
+        return Finding("sequence", estimate, note=TOO_FEW, variance_cut=cut)
     rho = best_rho(settings.tuned_for_units, settings.alpha)
     x = float(looks.n[-1]) * rho**2
     errors = np.sqrt(squared_boundary(np.asarray(x), settings.alpha, "two-sided"))

@@ -110,7 +110,7 @@ class MetricRow(_Frozen):
     adjusted_p: float | None = None
     variance_cut: float | None = None
     units: tuple[int, int]
-    note: str = ""
+    note: Said | None = None
 
 
 class SegmentRow(_Frozen):

@@ -241,10 +241,11 @@ def _next_phase(evidence: Evidence) -> Ruling | None:
         row for row in evidence.secondary if row.role == "guardrail" and row.reading == "undecided"
     ]
     said = Said(
-        en="No guardrail is worse than agreed and there are units enough: open the next phase.",
-        ko="안전 지표가 모두 허용 범위 안에 있고 단위도 충분합니다. 다음 단계를 여세요.",
+        en="No guardrail is worse than agreed, and there are units enough.",
+        ko="허용 범위를 벗어난 안전 지표가 없고 단위도 충분합니다.",
     )
-    return Ruling("continue", said + _undecided(still_open), advance=True)
+    said += _undecided(still_open) + _worse_already(evidence)
+    return Ruling("continue", said, advance=True)
 
 
 def _winner(evidence: Evidence) -> Ruling | None:
@@ -284,14 +285,7 @@ def _open(evidence: Evidence) -> Ruling | None:
     phase = evidence.phase
     sign = 1.0 if evidence.primary[0].direction == "increase" else -1.0
     row = max(evidence.primary, key=lambda each: sign * (each.difference or 0.0))
-    worse = [each.arm for each in evidence.primary if each.reading == "worse"]
-    found = _found(row)
-    if worse:
-        names = ", ".join(worse)
-        found += Said(
-            en=f"Already worse: {names}; give it the smallest share.",
-            ko=f"이미 나쁜 군: {names}. 가장 작은 비율만 주세요.",
-        )
+    found = _found(row) + _worse_already(evidence)
     if phase.days >= phase.max_days:
         late = Said(
             en=f"Too little data to decide within the agreed {phase.max_days:g} days.",
@@ -303,6 +297,17 @@ def _open(evidence: Evidence) -> Ruling | None:
         ko="구간이 넓어 아직 판단할 수 없습니다. 결과를 더 모으세요.",
     )
     return Ruling("continue", found + wide)
+
+
+def _worse_already(evidence: Evidence) -> Said:
+    worse = [row.arm for row in evidence.primary if row.reading == "worse"]
+    if not worse:
+        return Said(en="", ko="")
+    names = ", ".join(worse)
+    return Said(
+        en=f"Worse by the primary metric already: {names}; give it the smallest share.",
+        ko=f"주 지표가 이미 더 나쁜 군: {names}. 가장 작은 비율만 주세요.",
+    )
 
 
 def _found(row: MetricRow) -> Said:

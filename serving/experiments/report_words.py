@@ -46,8 +46,9 @@ def interval(row: MetricRow) -> str:
     """From … to …; a dash where it says nothing."""
     if row.low is None and row.high is None:
         return "–"
-    ends = (figure(row.metric, end, signed=True) for end in (row.low, row.high))
-    return " … ".join(ends)
+    low, high = (figure(row.metric, end, signed=True) for end in (row.low, row.high))
+    # The unit once is enough.
+    return f"{low.removesuffix(' %p').removesuffix(' ms')} … {high}"
 
 
 def in_language(said: Said, lang: Language) -> str:

@@ -4,24 +4,37 @@ Each unit gives one value a metric, the other arm's mean less the control's, so 
 request slow or hard for both falls out of the difference.
 """
 
+from typing import Final
+
 import numpy as np
 import sqlalchemy as sa
 
-from serving.experiments.inference.anytime_rates import anytime_rate_difference
+from serving.experiments.inference.anytime_rates import Sum, anytime_mean_difference
 from serving.experiments.inference.boundaries import best_rho, squared_boundary
 from serving.experiments.inference.burn_in import EFFECTIVE
-from serving.experiments.inference.exact_rates import Rates
 from serving.experiments.inference.intervals import anytime_p
 from serving.experiments.inference.levels import Floats
 from serving.experiments.inference.sequences import mean_sequence
-from serving.experiments.metric_comparison import COINS, Finding, Settings, adjusted, row_of
+from serving.experiments.metric_comparison import (
+    COINS,
+    TOO_FEW,
+    Finding,
+    Settings,
+    adjusted,
+    row_of,
+)
 from serving.experiments.metric_names import FROM_ANSWERS
 from serving.experiments.metric_rows import PhaseReader, PhaseUnits
 from serving.experiments.phase_read import PhaseRead
-from serving.experiments.report import ArmRow, MetricRow, Role
+from serving.experiments.report import ArmRow, MetricRow, Role, Said
 from serving.experiments.report_rules import Evidence
 from serving.experiments.shadow_rows import Pairs, mirrored_counts, pairs_of, shadow_metrics
 from serving.experiments.specification import MetricGoal
+
+_NOT_IN_A_SHADOW: Final = Said(
+    en="Not compared in a shadow: nobody saw the arm's answers, or it is a quantile.",
+    ko="섀도에서는 비교하지 않습니다. 응답을 본 사람이 없거나 분위수 지표입니다.",
+)
 
 
 def shadow_evidence(
@@ -58,7 +71,7 @@ def shadow_evidence(
 def paired_finding(differences: Floats, settings: Settings) -> Finding:
     """The mean of one difference a unit (n,), at every look."""
     if not len(differences):
-        return Finding("none", note="no pairs yet")
+        return Finding("none", note=TOO_FEW)
     sequence = mean_sequence(
         differences,
         alpha=settings.alpha,
@@ -68,8 +81,7 @@ def paired_finding(differences: Floats, settings: Settings) -> Finding:
     )
     estimate, low, high = (float(x[-1]) for x in (sequence.estimate, sequence.low, sequence.high))
     if not np.isfinite([low, high]).all():
-        waits = "too few units, or too few that differ, for an interval that holds at every look"
-        return Finding("none", difference=estimate, note=waits)
+        return Finding("none", difference=estimate, note=TOO_FEW)
     x = len(differences) * best_rho(settings.tuned_for_units, settings.alpha) ** 2
     errors = float(np.sqrt(squared_boundary(np.asarray(x), settings.alpha, "two-sided")))
     radius = high - estimate
@@ -86,9 +98,8 @@ def _row(
     settings: Settings,
 ) -> MetricRow:
     if goal.quantile is not None or goal.name not in shadow_metrics():
-        note = "not compared in a shadow: nobody saw the arm's answers, or it is a quantile"
         pairs = Pairs.none()
-        finding = Finding("none", note=note)
+        finding = Finding("none", note=_NOT_IN_A_SHADOW)
     else:
         pairs = pairs_of(
             connection,
@@ -123,12 +134,11 @@ def _compared(metric: str, pairs: Pairs, settings: Settings) -> Finding:
     found = paired_finding(pairs.differences, halved)
     both = pairs.control.known & pairs.other.known
     ours, theirs = pairs.control.of(both).values, pairs.other.of(both).values
-    binary = bool(np.isin(np.concatenate([ours, theirs]), (0.0, 1.0)).all())
-    if found.method != "none" or not as_coins or not binary or not len(ours):
+    if found.method != "none" or not as_coins or not len(ours):
         return found
     # Of each side an interval of its own, so that it does not matter that they are pairs.
-    rates = Rates(int(theirs.sum()), len(theirs), int(ours.sum()), len(ours))
-    coins = anytime_rate_difference(rates, alpha=alpha)
+    sums = (Sum(float(theirs.sum()), len(theirs)), Sum(float(ours.sum()), len(ours)))
+    coins = anytime_mean_difference(*sums, alpha=alpha)
     return Finding("coins", coins.estimate, coins.low, coins.high)
 
 

@@ -80,7 +80,7 @@ def pairs_of(
     else:
         ours = _judged(deployment_id, control)
         theirs = _asked(deployment_id, arm, _LABEL.label("label"), mirrored=True)
-        right = [sa.case((side.c.label == ours.c.true, 1.0), else_=0.0) for side in (ours, theirs)]
+        right = [sa.case((side.c.label == ours.c.truth, 1.0), else_=0.0) for side in (ours, theirs)]
         known = sa.case((theirs.c.label.is_not(None), 1), else_=0)
         terms = (right[0], known, right[1] * known, known)
     rows = (
@@ -169,7 +169,7 @@ def _judged(deployment_id: str, control: str) -> sa.Subquery:
             exposures.c.unit,
             exposures.c.created_at_us,
             _LABEL.label("label"),
-            outcomes.c.label[("sentiment",)].as_string().label("true"),
+            outcomes.c.label[("sentiment",)].as_string().label("truth"),
             place.label("place"),
         )
         .select_from(exposures.join(outcomes, said))

@@ -1,66 +1,80 @@
-"""The difference of two rates at any number of looks and any size, from independent coins.
+"""The difference of two means of values from 0 to 1, at any number of looks and any size.
 
-In: hits and units of both arms. Out: an interval of the difference, challenger minus champion, that
+In: sums and units of both arms. Out: an interval of the difference, challenger minus champion, that
 holds at all looks together. Nothing is asymptotic, so it speaks from the first unit on and also
 where an arm never varies, as one that fails always does; for that it is wider.
 
-Of each arm a beta mixture of likelihood ratios is a martingale (Robbins 1970), so by Ville's
+Of coins a beta mixture of likelihood ratios is a martingale (Robbins 1970), so by Ville's
 inequality the rates against which it never exceeds 2/alpha hold the true one at all times with
-probability 1 - alpha/2; the arms' intervals together hold the difference.
+probability 1 - alpha/2; the arms' intervals together hold the difference. A likelihood ratio
+(q/p)^x ((1-q)/(1-p))^(1-x) is convex in x, so its expectation at mean p is at most 1 for any x from
+0 to 1, not for coins alone: sums may be of shares.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from scipy import optimize, special
 
-from serving.experiments.inference.exact_rates import Rates
+from data.errors import ExperimentError
 from serving.experiments.inference.fixed_looks import Interval
 from serving.experiments.inference.levels import check_level
 
 _PRIOR: Final = 0.5
-"""Of both sides (Jeffreys): it favours rates near 0 and 1, which is where errors are."""
+"""Of both sides (Jeffreys): it favours means near 0 and 1, which is where errors are."""
 _TINY: Final = 1e-12
 
 
-def anytime_rate(hits: int, units: int, *, alpha: float) -> tuple[float, float]:
-    """Where a rate may lie, at all looks together with probability 1 - alpha.
+@dataclass(frozen=True)
+class Sum:
+    """A sum of values from 0 to 1, one of each unit."""
 
-    Raises:
-        ExperimentError: alpha is no level, or the hits are none of the units.
-    """
-    check_level(alpha)
-    Rates(hits, units, hits, units)
-    mixture = special.betaln(_PRIOR + hits, _PRIOR + units - hits)
-    mixture -= special.betaln(_PRIOR, _PRIOR)
+    total: float
+    units: int
 
-    def excess(rate: float) -> float:
-        likelihood = special.xlogy(hits, rate) + special.xlog1py(units - hits, -rate)
-        return float(mixture - likelihood + np.log(alpha))
-
-    seen = hits / units
-    return (
-        _end(excess, seen, 0.0) if hits else 0.0,
-        _end(excess, seen, 1.0) if hits < units else 1.0,
-    )
+    def __post_init__(self) -> None:
+        if not (self.units >= 1 and 0.0 <= self.total <= self.units):
+            raise ExperimentError(
+                f"total={self.total!r} of {self.units!r} units; add up one value from 0 to 1 for "
+                "each of at least one unit"
+            )
 
 
-def anytime_rate_difference(rates: Rates, *, alpha: float) -> Interval:
-    """The difference of two rates, at all looks together with probability 1 - alpha.
+def anytime_mean(values: Sum, *, alpha: float) -> tuple[float, float]:
+    """Where a mean may lie, at all looks together with probability 1 - alpha.
 
     Raises:
         ExperimentError: alpha is no level.
     """
-    low_on, high_on = anytime_rate(rates.challenger_hits, rates.challenger_units, alpha=alpha / 2)
-    low_off, high_off = anytime_rate(rates.champion_hits, rates.champion_units, alpha=alpha / 2)
-    return Interval(rates.estimate, low_on - high_off, high_on - low_off)
+    check_level(alpha)
+    total, rest = values.total, values.units - values.total
+    mixture = special.betaln(_PRIOR + total, _PRIOR + rest) - special.betaln(_PRIOR, _PRIOR)
+
+    def excess(mean: float) -> float:
+        likelihood = special.xlogy(total, mean) + special.xlog1py(rest, -mean)
+        return float(mixture - likelihood + np.log(alpha))
+
+    seen = min(max(total / values.units, _TINY), 1.0 - _TINY)
+    return _end(excess, seen, 0.0), _end(excess, seen, 1.0)
+
+
+def anytime_mean_difference(challenger: Sum, champion: Sum, *, alpha: float) -> Interval:
+    """The difference of two means, at all looks together with probability 1 - alpha.
+
+    Raises:
+        ExperimentError: alpha is no level.
+    """
+    low_on, high_on = anytime_mean(challenger, alpha=alpha / 2)
+    low_off, high_off = anytime_mean(champion, alpha=alpha / 2)
+    estimate = challenger.total / challenger.units - champion.total / champion.units
+    return Interval(estimate, low_on - high_off, high_on - low_off)
 
 
 def _end(excess: Callable[[float], float], seen: float, border: float) -> float:
-    """Where the evidence against a rate becomes enough, from the rate that was seen outwards."""
-    start = min(max(seen, _TINY), 1.0 - _TINY)
-    stop = border + _TINY if border < seen else border - _TINY
+    """Where the evidence against a mean becomes enough, from the one that was seen outwards."""
+    stop = abs(border - _TINY)
     if excess(stop) <= 0.0:
         return border
-    return float(optimize.brentq(excess, start, stop, xtol=_TINY))
+    return float(optimize.brentq(excess, seen, stop, xtol=_TINY))
