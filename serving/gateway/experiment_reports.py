@@ -8,7 +8,7 @@ from serving.gateway.kept import Kept
 from serving.gateway.limits import Refusal
 
 if TYPE_CHECKING:
-    from serving.experiments.analysis import ExperimentReport
+    from serving.experiments.report import ExperimentReport
 
 Language = Literal["en", "ko"]
 LANGUAGES: Final[tuple[Language, ...]] = ("en", "ko")

@@ -1,33 +1,33 @@
 // The confidence sequence of one arm as SVG: the interval that holds at every look, look by look.
 
 import { el, svg, table } from "./dom.js";
-import { percent, signed, whole } from "./format.js";
+import { difference, metricName, percent, whole } from "./format.js";
 import { t } from "./words.js";
 
 const NARROW = matchMedia("(max-width: 36rem)").matches;
 const WIDE = NARROW ? 400 : 760;
 const HIGH = NARROW ? 260 : 280;
-const EDGE = { left: 64, right: 16, top: 14, bottom: 42 };
+const EDGE = { left: 78, right: 16, top: 14, bottom: 42 };
 const MOST_ROWS = 12;
 
 /** A figure with its title, description and a table of the same numbers. */
 export function sequenceFigure({ metric, arm, place, control, points, margin, direction, level }) {
-  const title = t("sequence", { metric });
+  const title = t("sequence", { metric: metricName(metric) });
   const about = t("sequence_about", { arm, control, level: percent(level, 2) });
   const seen = points.filter((point) => [point.n, point.estimate, point.low, point.high].every(Number.isFinite));
   if (seen.length === 0) return el("p", { class: "empty small" }, t("sequence_empty"));
-  const readout = el("p", { class: "readout" }, described(seen.at(-1)));
+  const readout = el("p", { class: "readout" }, described(metric, seen.at(-1)));
   return el(
     "figure",
     { class: `sequence arm-${Math.max(1, place) % 6}` },
     el("figcaption", {}, el("strong", {}, arm), " ", el("span", { class: "muted" }, about)),
-    drawing(seen, { title, about, margin: direction === "decrease" ? margin : -margin, readout }),
+    drawing(seen, { metric, title, about, margin: direction === "decrease" ? margin : -margin, readout }),
     readout,
-    el("details", {}, el("summary", {}, t("as_table")), numbers(title, seen)),
+    el("details", {}, el("summary", {}, t("as_table")), numbers(metric, title, seen)),
   );
 }
 
-function drawing(points, { title, about, margin, readout }) {
+function drawing(points, { metric, title, about, margin, readout }) {
   const across = scaleAcross(points);
   const [lowest, highest] = domain(points, margin);
   const up = (value) =>
@@ -39,7 +39,7 @@ function drawing(points, { title, about, margin, readout }) {
     "svg",
     { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": `${title}. ${about} ${readout.textContent}` },
     svg("title", {}, title),
-    ...grid(lowest, highest, up),
+    ...grid(metric, lowest, highest, up),
     ...ticksAcross(points, across),
     svg("path", { class: "band", d: band(points, across, clamp) }),
     svg("line", { class: "zero", x1: EDGE.left, x2: WIDE - EDGE.right, y1: clamp(0), y2: clamp(0) }),
@@ -58,13 +58,18 @@ function drawing(points, { title, about, margin, readout }) {
     for (const end of ["x1", "x2"]) marker.setAttribute(end, across(near.n));
     dot.setAttribute("cx", across(near.n));
     dot.setAttribute("cy", clamp(near.estimate));
-    readout.textContent = described(near);
+    readout.textContent = described(metric, near);
   });
   return picture;
 }
 
-const described = (point) =>
-  t("after_units", { units: whole(point.n), estimate: signed(point.estimate), low: signed(point.low), high: signed(point.high) });
+const described = (metric, point) =>
+  t("after_units", {
+    units: whole(point.n),
+    estimate: difference(metric, point.estimate),
+    low: difference(metric, point.low),
+    high: difference(metric, point.high),
+  });
 
 // Looks are even on a logarithmic scale, and so is the axis.
 function scaleAcross(points) {
@@ -82,14 +87,14 @@ function domain(points, margin) {
   return [low - pad, high + pad];
 }
 
-function grid(lowest, highest, up) {
+function grid(metric, lowest, highest, up) {
   const step = niceStep((highest - lowest) / 4);
   const lines = [];
   for (let value = Math.ceil(lowest / step) * step; value <= highest; value += step) {
     const shown = Math.abs(value) < step / 1000 ? 0 : value;
     lines.push(
       svg("line", { class: "grid", x1: EDGE.left, x2: WIDE - EDGE.right, y1: up(value), y2: up(value) }),
-      svg("text", { class: "tick", x: EDGE.left - 8, y: up(value) + 4, "text-anchor": "end" }, signed(shown)),
+      svg("text", { class: "tick", x: EDGE.left - 8, y: up(value) + 4, "text-anchor": "end" }, difference(metric, shown)),
     );
   }
   return lines;
@@ -122,19 +127,19 @@ function band(points, across, clamp) {
   return `${path([...above, ...below])}Z`;
 }
 
-function numbers(title, points) {
+function numbers(metric, title, points) {
   const every = Math.max(1, Math.ceil(points.length / MOST_ROWS));
   const shown = points.filter((_, place) => (points.length - 1 - place) % every === 0);
   return table(
     title,
     [t("units"), t("estimate"), t("low"), t("high")],
-    shown.map((point) => [whole(point.n), signed(point.estimate), signed(point.low), signed(point.high)]),
+    shown.map(({ n, ...ends }) => [whole(n), ...["estimate", "low", "high"].map((end) => difference(metric, ends[end]))]),
     { numeric: [0, 1, 2, 3] },
   );
 }
 
 /** A bar from low to high around zero; all of one metric table have a scale of their own. */
-export function intervalBar({ low, high, difference, margin, direction, reading }) {
+export function intervalBar({ low, high, difference: middle, margin, direction, reading }) {
   if (![low, high].every(Number.isFinite)) return null;
   const loss = direction === "decrease" ? margin : -margin;
   const reach = Math.max(Math.abs(low), Math.abs(high), Math.abs(loss)) * 1.15 || 1;
@@ -145,6 +150,6 @@ export function intervalBar({ low, high, difference, margin, direction, reading 
     svg("line", { class: "zero", x1: 80, x2: 80, y1: 2, y2: 20 }),
     loss !== 0 && svg("line", { class: "margin", x1: x(loss), x2: x(loss), y1: 2, y2: 20 }),
     svg("line", { class: "reach", x1: x(low), x2: x(high), y1: 11, y2: 11 }),
-    Number.isFinite(difference) && svg("circle", { class: "point", cx: x(difference), cy: 11, r: 4 }),
+    Number.isFinite(middle) && svg("circle", { class: "point", cx: x(middle), cy: 11, r: 4 }),
   );
 }

@@ -1,6 +1,6 @@
 // Numbers and times as people of the chosen language write them.
 
-import { language } from "./words.js";
+import { WORDS, language, t } from "./words.js";
 
 const NONE = "–";
 const minus = (text) => text.replace("-", "−"); // as wide as a plus
@@ -20,18 +20,36 @@ export const figure = (value) =>
     ? minus(new Intl.NumberFormat(language(), { maximumSignificantDigits: 4 }).format(value))
     : NONE;
 
-export const signed = (value, digits = 3) =>
-  known(value)
-    ? minus(
-        new Intl.NumberFormat(language(), {
-          signDisplay: "exceptZero",
-          maximumSignificantDigits: digits,
-        }).format(value),
-      )
-    : NONE;
+/** A probability; what is too small to matter is not spelled out. */
+export const probability = (value) =>
+  known(value) && value < 0.0001 ? "< 0.0001" : known(value) ? figure(Number(value.toFixed(4))) : NONE;
 
-export const interval = (low, high) =>
-  known(low) && known(high) ? `${signed(low)} … ${signed(high)}` : NONE;
+const SHARES = new Set(["sentiment_accuracy", "error_rate", "degraded_rate"]);
+
+/** A metric's name for people; one that is fed back is called as its owner calls it. */
+export function metricName(name, quantile = null) {
+  const key = `metric_${name}`;
+  const said = key in WORDS.en ? t(key) : name;
+  return quantile === null ? said : `${said} p${figure(quantile * 100)}`;
+}
+
+/** A metric's value in its own unit: shares in percent, latency in milliseconds. */
+export function inUnit(metric, value) {
+  if (!known(value)) return NONE;
+  if (SHARES.has(metric)) return percent(value, 2);
+  return metric === "latency_ms" ? `${figure(value)} ms` : figure(value);
+}
+
+/** A difference of values, with its sign: of shares in points. */
+export function difference(metric, value) {
+  if (!known(value)) return NONE;
+  const [times, unit] = SHARES.has(metric) ? [100, " %p"] : [1, metric === "latency_ms" ? " ms" : ""];
+  const number = new Intl.NumberFormat(language(), { signDisplay: "exceptZero", maximumSignificantDigits: 3 });
+  return minus(number.format(value * times)) + unit;
+}
+
+export const interval = (metric, low, high) =>
+  known(low) && known(high) ? `${difference(metric, low)} … ${difference(metric, high)}` : NONE;
 
 export const time = (text) => {
   const at = new Date(text);

@@ -3,8 +3,8 @@
 import { reportAddress } from "./api.js";
 import { intervalBar, sequenceFigure } from "./chart.js";
 import { el, refresh, table } from "./dom.js";
-import { figure, interval, percent, signed, whole } from "./format.js";
-import { language, meaning, t } from "./words.js";
+import { difference, inUnit, interval, metricName, percent, probability, whole } from "./format.js";
+import { WORDS, language, meaning, t } from "./words.js";
 
 /** Puts a report into its place. */
 export function showReport(place, report) {
@@ -14,6 +14,7 @@ export function showReport(place, report) {
     ...metrics(report),
     ...guardrails(report),
     ...ratio(report),
+    ...disagreements(report),
   ]);
 }
 
@@ -51,11 +52,11 @@ function verdict(report) {
 
 function sequences(report) {
   const primary = (report.metrics ?? []).find((row) => row.role === "primary");
-  const metric = primary?.metric ?? t("role_primary");
+  const metric = primary?.metric ?? "";
   const control = report.arms?.[0]?.name ?? t("control");
   const drawn = (report.timeline ?? []).filter((each) => each.points.length > 0);
   return [
-    el("h2", {}, t("sequence", { metric })),
+    el("h2", {}, t("sequence", { metric: metricName(metric) || t("role_primary") })),
     ...(drawn.length === 0
       ? [el("p", { class: "muted" }, t("sequence_empty"))]
       : drawn.map(({ arm, points }) =>
@@ -82,13 +83,13 @@ function metrics(report) {
       t("metrics"),
       [t("metric"), t("arm"), t("control_value"), t("value"), t("difference"), t("interval"), t("adjusted_p"), t("reading")],
       rows.map((row) => [
-        metricName(row),
+        metricCell(row),
         row.arm,
-        figure(row.control_value),
-        figure(row.value),
-        signed(row.difference),
-        el("span", { class: "interval" }, interval(row.low, row.high), intervalBar(row)),
-        row.adjusted_p === null ? "–" : figure(row.adjusted_p),
+        inUnit(row.metric, row.control_value),
+        inUnit(row.metric, row.value),
+        difference(row.metric, row.difference),
+        el("span", { class: "interval" }, interval(row.metric, row.low, row.high), intervalBar(row)),
+        probability(row.adjusted_p),
         el("span", { class: `reading ${row.reading}` }, t(`reading_${row.reading}`)),
       ]),
       { numeric: [2, 3, 4, 5, 6] },
@@ -96,14 +97,13 @@ function metrics(report) {
   ];
 }
 
-function metricName(row) {
+function metricCell(row) {
   const facts = [
     t(`role_${row.role}`),
-    row.quantile && t("quantile", { quantile: figure(row.quantile) }),
     t(row.direction),
-    row.margin > 0 && t("margin", { margin: figure(row.margin) }),
+    row.margin > 0 && t("margin", { margin: inUnit(row.metric, row.margin) }),
   ].filter(Boolean);
-  return el("span", { class: "model" }, el("span", {}, row.metric), el("span", { class: "muted small" }, facts.join(" · ")));
+  return el("span", { class: "model" }, el("span", {}, metricName(row.metric, row.quantile)), el("span", { class: "muted small" }, facts.join(" · ")));
 }
 
 function guardrails(report) {
@@ -122,18 +122,25 @@ function guard(row) {
     "li",
     { class: `guard ${state}` },
     el("span", { class: "guard-state" }, t(`guard_${state}`)),
-    el("span", {}, el("strong", {}, row.metric), ` · ${row.arm}`),
-    el("span", { class: "muted small" }, `${t(`role_${row.role}`)} · ${t("difference")} ${signed(row.difference)} (${interval(row.low, row.high)}) · ${t("margin", { margin: figure(row.margin) })}`),
+    el("span", {}, el("strong", {}, metricName(row.metric, row.quantile)), ` · ${row.arm}`),
+    el("span", { class: "muted small" }, guardFacts(row).join(" · ")),
   );
 }
 
+function guardFacts(row) {
+  const shown = Number.isFinite(row.difference)
+    ? `${t("difference")} ${difference(row.metric, row.difference)} (${interval(row.metric, row.low, row.high)})`
+    : t("no_data");
+  return [t(`role_${row.role}`), shown, t("margin", { margin: inUnit(row.metric, row.margin) })];
+}
+
 function ratio(report) {
-  const rows = report.sample_ratio ?? [];
+  const rows = (report.sample_ratio ?? []).filter((row) => Object.values(row.counts).some((count) => count > 0));
   return [
     el("h2", {}, t("ratio")),
     rows.length === 0
       ? el("p", { class: "muted" }, t("ratio_none"))
-      : el("ul", { class: "guards" }, ...rows.slice(0, 12).map(ratioRow)),
+      : el("ul", { class: "guards" }, ...rows.map(ratioRow)),
   ];
 }
 
@@ -145,7 +152,23 @@ function ratioRow(row) {
     "li",
     { class: `guard ${state}` },
     el("span", { class: "guard-state" }, t(`guard_${state}`)),
-    el("span", {}, el("strong", {}, row.name), ` · ${counts.join(", ")}`),
-    el("span", { class: "muted small" }, `p = ${figure(row.adjusted_p)}`),
+    el("span", {}, el("strong", {}, ratioName(row.name)), ` · ${counts.join(", ")}`),
+    el("span", { class: "muted small" }, `p = ${probability(row.adjusted_p)}`),
   );
 }
+
+// The texts themselves are not stored; the full report has the predictions side by side.
+function disagreements(report) {
+  const rows = (report.disagreements ?? []).filter((row) => row.pairs > 0);
+  if (rows.length === 0) return [];
+  const said = ({ agreed, pairs }) =>
+    t("agreed_on", { agreed: whole(agreed), pairs: whole(pairs), share: percent(agreed / pairs) });
+  return [
+    el("h2", {}, t("disagreements")),
+    el("ul", { class: "guards" }, ...rows.map((row) => el("li", {}, el("strong", {}, row.arm), ` · ${said(row)}`))),
+  ];
+}
+
+// "phase 2", or "weekday: monday": words that the page knows are said in its language.
+const ratioName = (name) =>
+  name.replace(/[a-z_]+/g, (word) => (`named_${word}` in WORDS.en ? t(`named_${word}`) : word)).replaceAll("_", " ");

@@ -26,6 +26,13 @@ def made() -> Any:
     return SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fake_experiments.py")))
 
 
+@pytest.fixture(autouse=True)
+def missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A registry that is not there, so that the one of this machine is left alone."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'none.db'}")
+    return tmp_path / "none.db"
+
+
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'store.db'}"
@@ -129,6 +136,24 @@ def test_a_roll_back_turns_everybody_to_the_control(
     told = client.get("/v1/routes?experiment=sentiment-int8").json()["routes"]
     assert [(each["arm"], each["reason"]) for each in told] == [("float", "오답 신고가 늘었다")]
     assert client.get("/v1/experiments/sentiment-int8").json()["answered_by"] == "float"
+
+
+def test_a_promotion_turns_everybody_and_says_what_became_of_the_alias(
+    client: httpx.Client, begun: Catalogue
+) -> None:
+    done = act(client, action="promote", arm="int8").json()
+    assert done["state"] == "promoted"
+    assert "the alias did not follow" in done["alias"]
+    assert client.get("/v1/experiments/sentiment-int8").json()["answered_by"] == "int8"
+
+
+def test_phases_are_opened_only_where_they_would_be_served(
+    client: httpx.Client, catalogue: Catalogue, made: Any, assert_error: Any
+) -> None:
+    made.begin(catalogue, made.specification("sentiment-int8"))
+    said = assert_error(act(client, action="start", after=0), 501, "not_live")
+    assert "MATJIP_LIVE" in said
+    assert not client.get("/v1/experiments/sentiment-int8").json()["opens_phases"]
 
 
 def test_a_pause_and_its_resumption(client: httpx.Client, begun: Catalogue) -> None:
@@ -296,15 +321,43 @@ def test_a_store_that_is_gone_is_a_503(
     assert client.get("/v1/experiments").status_code == 200
 
 
+def test_a_report_is_json_or_a_page(
+    client: httpx.Client, begun: Catalogue, url: str, made: Any
+) -> None:
+    store = ExperimentStore(url)
+    made.answer(store, "sentiment-int8", 2, 400, right={"float": 0.8, "int8": 0.8})
+    store.close()
+    path = "/v1/experiments/sentiment-int8/report"
+    report = client.get(path)
+    assert report.headers["Content-Type"] == "application/json"
+    assert report.json()["experiment"] == "sentiment-int8"
+    assert {row["metric"] for row in report.json()["metrics"]} >= {
+        "sentiment_accuracy",
+        "error_rate",
+    }
+    for language in ("en", "ko"):
+        page = client.get(f"{path}?lang={language}", headers={"Accept": "text/html, */*;q=0.8"})
+        assert page.headers["Content-Type"].startswith("text/html")
+        assert "script-src" not in page.headers["Content-Security-Policy"]
+        assert f'lang="{language}"' in page.text
+
+
+def test_a_report_on_nothing_is_refused_and_not_kept(
+    client: httpx.Client, catalogue: Catalogue, made: Any, assert_error: Any
+) -> None:
+    agreed = made.specification("sentiment-int8")
+    made.begin(catalogue, agreed)
+    path = "/v1/experiments/sentiment-int8/report"
+    assert "never began" in assert_error(client.get(path), 409, "no_report")
+    assert_error(client.get(f"{path}?lang=jp"), 422, "invalid_request", "lang")
+    made.begin(catalogue, agreed, ("start", "카나리"))
+    assert client.get(path).json()["decision"] == "invalid"
+
+
 def test_the_ledger_asks_for_a_model_and_makes_no_registry(
-    client: httpx.Client,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    assert_error: Any,
+    client: httpx.Client, missing: Path, assert_error: Any
 ) -> None:
     assert_error(client.get("/v1/ledger"), 422, "invalid_request", "model")
-    missing = tmp_path / "none.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{missing}")
     said = assert_error(client.get("/v1/ledger?model=matjip-sentiment"), 404, "no_registry")
     assert "MLFLOW_TRACKING_URI" in said
     assert not missing.exists()

@@ -32,6 +32,15 @@ def made() -> Any:
     return SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "fake_experiments.py")))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whatever registry this machine has is left alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        missing = tmp_path_factory.mktemp("registry") / "none.db"
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{missing}")
+        yield
+
+
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('web') / 'store.db'}"
@@ -148,6 +157,23 @@ def test_one_experiment_shows_its_arms_history_and_routes(visit: Open) -> None:
         expect(page.get_by_role("button", name=name)).to_be_enabled()
     expect(page.get_by_role("button", name="Resume")).to_have_count(0)
     assert page.locator("html").get_attribute("lang") == "en"
+
+
+def test_what_it_has_shown_is_drawn_and_told(visit: Open) -> None:
+    page = visit("#/sentiment-int8")
+    drawing = page.get_by_role("img", name="Confidence sequence: Share of right sentiments")
+    expect(drawing).to_be_visible()
+    drawing.hover()
+    page.get_by_text("As a table").click()
+    numbers = page.get_by_role("region", name="Confidence sequence: Share of right sentiments")
+    assert numbers.get_by_role("row").count() > 5
+    metrics = page.get_by_role("region", name="Metrics")
+    expect(metrics.get_by_role("row").filter(has_text="Error rate")).to_contain_text("guardrail")
+    expect(page.get_by_role("heading", name="Sample ratio")).to_be_visible()
+    expect(page.get_by_text("Phase 2")).to_be_visible()
+    with page.expect_navigation():
+        page.get_by_role("link", name="Full report").click()
+    expect(page.locator("h1")).to_contain_text("sentiment-int8")
 
 
 def test_a_draft_has_no_arms_at_work_yet(visit: Open) -> None:
@@ -271,6 +297,7 @@ def test_a_promotion_names_its_arm_by_keyboard(
     fill(page, TOKEN)
     page.keyboard.press("Enter")
     expect(page.get_by_text("Everybody is answered by int8.")).to_be_visible()
+    expect(page.get_by_role("status").first).to_contain_text("the alias did not follow")
     assert catalogue.get("crown-me").lifecycle.promoted == "int8"
 
 
@@ -285,6 +312,12 @@ def test_korean_follows_the_browser_and_the_switch_is_kept(visit: Open) -> None:
     expect(page.get_by_role("heading", name="Live arms")).to_be_visible()
     page.get_by_role("button", name="한국어").click()
     expect(page.get_by_role("heading", name="답하는 모델")).to_be_visible()
+
+
+def test_the_ledger_is_asked_for_when_it_is_opened(visit: Open) -> None:
+    page = visit("#/sentiment-int8")
+    page.get_by_text("Show how matjip-sentiment's aliases moved").click()
+    expect(page.get_by_text("There is no model registry here.")).to_be_visible()
 
 
 def test_both_languages_say_everything(visit: Open) -> None:
