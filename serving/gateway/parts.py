@@ -37,7 +37,7 @@ class Parts:
     gateway: Gateway | None
     embedding: EmbeddingGateway | None
     language: LanguageGateway | None
-    experiments: Experiments
+    experiments_api: Experiments
 
     def models(self) -> list[Gateway | EmbeddingGateway | LanguageGateway]:
         """Those of the three that there are."""
@@ -62,7 +62,7 @@ class Parts:
         for part in self.models():
             await part.stop()
         await self.record.close()
-        await asyncio.to_thread(self.experiments.close)
+        await asyncio.to_thread(self.experiments_api.close)
 
     def reasons(self) -> list[str]:
         """Why the gateway should get no traffic; empty if it may."""
