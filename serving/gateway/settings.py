@@ -17,8 +17,6 @@ from serving.experiments.database import DEFAULT_URL
 PREFIX: Final = "MATJIP_"
 AUTO: Final = "auto"
 _TYPO_LIKENESS: Final = 0.88
-_SECRET: Final = frozenset({"store_url", "admin_token", "upstream_api_key"})
-"""A store's URL may hold a password; none of these values is ever repeated."""
 
 
 class ServingSettings(BaseModel):
@@ -137,7 +135,9 @@ def read_settings(environment: Mapping[str, str]) -> ServingSettings:
     except ValidationError as error:
         for line in error.errors():
             field = str(line["loc"][-1])
-            shown = "its value" if field in _SECRET else repr(line["input"])
+            # What holds a password or a secret is never repeated.
+            known = ServingSettings.model_fields.get(field)
+            shown = repr(line["input"]) if known is None or known.repr else "its value"
             problems.append(f"{PREFIX}{field.upper()}: {shown}: {line['msg']}")
     if problems:
         raise SettingsError("wrong settings; mend or unset them: " + "; ".join(problems))

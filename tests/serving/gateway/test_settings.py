@@ -59,3 +59,13 @@ def test_settings_do_not_change_and_do_not_show_the_store():
     assert "secret" not in repr(settings)
     with pytest.raises(ValidationError):
         settings.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "token", ["짧다", "short", "with a space in it all", "한글로 된 관리자 토큰입니다"]
+)
+def test_a_token_that_could_be_guessed_or_not_be_sent_is_refused_and_not_shown(token):
+    with pytest.raises(SettingsError, match="MATJIP_ADMIN_TOKEN") as refused:
+        read_settings({"MATJIP_ADMIN_TOKEN": token})
+    assert token not in str(refused.value)
+    assert "open-the-kitchen" not in repr(ServingSettings(admin_token="open-the-kitchen-door"))
