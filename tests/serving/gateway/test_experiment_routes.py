@@ -1,6 +1,7 @@
 """The API of experiments as callers meet it: what is read, who may write, and what is refused."""
 
 import runpy
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from serving.experiments.analysis import report_of
 from serving.experiments.catalogue import Catalogue
 from serving.experiments.routes import Routes
 from serving.experiments.store import ExperimentStore
@@ -340,6 +342,27 @@ def test_a_report_is_json_or_a_page(
         assert page.headers["Content-Type"].startswith("text/html")
         assert "script-src" not in page.headers["Content-Security-Policy"]
         assert f'lang="{language}"' in page.text
+
+
+def test_neither_a_roll_back_nor_a_list_waits_for_a_report(
+    client: httpx.Client, begun: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = threading.Event()
+
+    def slow(url: str, name: str) -> Any:
+        wait.wait(60)
+        return report_of(url, name)
+
+    monkeypatch.setattr("serving.experiments.analysis.report_of", slow)
+    path = f"{client.base_url}/v1/experiments/sentiment-int8/report"
+    with ThreadPoolExecutor(48) as readers:
+        asked = [readers.submit(httpx.get, path, timeout=60) for _ in range(48)]
+        assert act(client).json()["state"] == "rolled_back"
+        assert client.get("/v1/experiments").status_code == 200
+        wait.set()
+        answers = [each.result() for each in asked]
+    assert {answer.status_code for answer in answers} == {200, 429}
+    assert all(answer.headers["Retry-After"] for answer in answers if answer.status_code == 429)
 
 
 def test_a_report_on_nothing_is_refused_and_not_kept(
