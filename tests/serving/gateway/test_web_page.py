@@ -4,6 +4,7 @@ Screenshots lie under MATJIP_TEST_SCREENSHOTS, where that names a folder.
 """
 
 import os
+import re
 import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -126,7 +127,7 @@ def visit(browser: Browser, root: str, request: pytest.FixtureRequest) -> Iterat
     folder = os.environ.get("MATJIP_TEST_SCREENSHOTS")
     for number, context in enumerate(contexts):
         if folder and context.pages:
-            name = f"{request.node.name}-{number}.png"
+            name = re.sub(r"\W+", "-", f"{request.node.name}-{number}") + ".png"
             context.pages[0].screenshot(path=Path(folder) / name, full_page=True)
         context.close()
     assert complaints == []
