@@ -160,8 +160,8 @@ def _add_events(
             return _answer(await experiments.apart("slow", phases.open, name, event, said.after))
         acted = await experiments.apart("writes", experiments.act, name, event, said.after)
         if event.action == "promote":
-            alias = await experiments.apart("slow", phases.crown, name)
-            acted = acted.model_copy(update={"alias": alias})
+            champion, alias = await experiments.apart("slow", phases.crown, name)
+            acted = acted.model_copy(update={"alias": alias, "is_champion": champion})
         return _answer(acted)
 
 

@@ -77,8 +77,8 @@ class Phases:
             )
         return acted_out(entry)
 
-    def crown(self, name: str) -> str:
-        """Let the registry's alias follow a promotion, and say what became of it.
+    def crown(self, name: str) -> tuple[bool, str]:
+        """Let the registry's alias follow a promotion; whether it did, and what became of it.
 
         The traffic has turned by then, so whatever stands in the way is told, and no refusal.
         """
@@ -86,13 +86,14 @@ class Phases:
             registry = self._ledger.registry()
             from serving.registry.winners import crown
 
-            return crown(registry, self._experiments.catalogue, name).sentence
+            winner = crown(registry, self._experiments.catalogue, name)
         except (Refusal, RegistryError, ExperimentError) as error:
             said = error.detail if isinstance(error, Refusal) else str(error)
-            return (
+            return False, (
                 f"the traffic turned, the alias did not follow: {said}; then make experiment "
                 "promote again, which goes on"
             )
+        return winner.is_champion, winner.sentence
 
 
 def serves_phases(live: Path, watched: Sequence[Path]) -> bool:

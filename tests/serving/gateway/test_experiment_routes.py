@@ -3,7 +3,7 @@
 import runpy
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -146,6 +146,7 @@ def test_a_promotion_turns_everybody_and_says_what_became_of_the_alias(
     done = act(client, action="promote", arm="int8").json()
     assert done["state"] == "promoted"
     assert "the alias did not follow" in done["alias"]
+    assert done["is_champion"] is False
     assert client.get("/v1/experiments/sentiment-int8").json()["answered_by"] == "int8"
 
 
@@ -347,22 +348,27 @@ def test_a_report_is_json_or_a_page(
 def test_neither_a_roll_back_nor_a_list_waits_for_a_report(
     client: httpx.Client, begun: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wait = threading.Event()
+    begun_to_read, go_on = threading.Event(), threading.Event()
 
     def slow(url: str, name: str) -> Any:
-        wait.wait(60)
+        begun_to_read.set()
+        go_on.wait(60)
         return report_of(url, name)
 
     monkeypatch.setattr("serving.experiments.analysis.report_of", slow)
     path = f"{client.base_url}/v1/experiments/sentiment-int8/report"
     with ThreadPoolExecutor(48) as readers:
-        asked = [readers.submit(httpx.get, path, timeout=60) for _ in range(48)]
+        first = readers.submit(httpx.get, path, timeout=60)
+        assert begun_to_read.wait(30)
         assert act(client).json()["state"] == "rolled_back"
         assert client.get("/v1/experiments").status_code == 200
-        wait.set()
-        answers = [each.result() for each in asked]
-    assert {answer.status_code for answer in answers} == {200, 429}
-    assert all(answer.headers["Retry-After"] for answer in answers if answer.status_code == 429)
+        others = [readers.submit(httpx.get, path, timeout=60) for _ in range(47)]
+        refused = [each.result() for each, _ in zip(as_completed(others), range(16), strict=False)]
+        go_on.set()
+        assert first.result().status_code == 200
+    assert {answer.status_code for answer in refused} == {429}
+    assert refused[0].json()["error"]["code"] == "too_many_requests"
+    assert refused[0].headers["Retry-After"] == "1"
 
 
 def test_a_report_on_nothing_is_refused_and_not_kept(

@@ -60,7 +60,7 @@ def test_from_a_draft_to_a_champion(
     assert [arm.resolved.version for arm in shown.arms if arm.resolved] == ["1", "2"]
 
     experiments.act(name, event("promote", arm="lighter"), 3)
-    assert "champion" in phases.crown(name)
+    assert phases.crown(name)[0]
     told = ledger.read("sentiment")
     assert told.aliases == {"champion": "2"}
     assert (told.entries[0].alias, told.entries[0].from_version) == ("challenger", "2")
@@ -111,8 +111,10 @@ def test_a_registry_that_is_gone_does_not_undo_a_promotion(
     experiments.act(name, event("promote", arm="lighter"), 3)
     away = AliasLedger(f"sqlite:///{tmp_path / 'none.db'}")
     lone = Phases(experiments, away, live=live, watched=[])
-    assert "the alias did not follow" in lone.crown(name)
-    assert phases.crown(name) == phases.crown(name)
+    followed, said = lone.crown(name)
+    assert not followed
+    assert "the alias did not follow" in said
+    assert phases.crown(name) == phases.crown(name) == (True, phases.crown(name)[1])
 
 
 def test_the_ledger_of_a_model_that_nobody_registered(ledger: AliasLedger) -> None:
