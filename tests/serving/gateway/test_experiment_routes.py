@@ -363,7 +363,7 @@ def test_neither_a_roll_back_nor_a_list_waits_for_a_report(
         assert act(client).json()["state"] == "rolled_back"
         assert client.get("/v1/experiments").status_code == 200
         others = [readers.submit(httpx.get, path, timeout=60) for _ in range(47)]
-        refused = [each.result() for each, _ in zip(as_completed(others), range(16), strict=False)]
+        refused = [each.result() for _, each in zip(range(16), as_completed(others), strict=False)]
         go_on.set()
         assert first.result().status_code == 200
     assert {answer.status_code for answer in refused} == {429}
