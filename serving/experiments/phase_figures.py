@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import sqlalchemy as sa
 
+from serving.experiments.evidence import Evidence, Missing
+from serving.experiments.findings import Finding, Settings
 from serving.experiments.inference.exact import EXACT_BELOW
 from serving.experiments.inference.ratio_report import (
     PhaseCounts,
@@ -20,10 +22,9 @@ from serving.experiments.inference.ratio_report import (
     phase_report,
 )
 from serving.experiments.inference.sequences import ConfidenceSequence
+from serving.experiments.metric_arrays import Earlier, MetricValues, PhaseUnits
 from serving.experiments.metric_comparison import (
     COINS,
-    Finding,
-    Settings,
     adjusted,
     compare_quantiles,
     compare_sums,
@@ -34,11 +35,10 @@ from serving.experiments.metric_comparison import (
     value_of,
 )
 from serving.experiments.metric_names import FROM_ANSWERS
-from serving.experiments.metric_rows import Earlier, MetricValues, PhaseReader, PhaseUnits
+from serving.experiments.metric_rows import PhaseReader
 from serving.experiments.phase_read import PhaseRead
 from serving.experiments.primary_sequence import ArmSequence, mean_sequences, ratio_sequences
 from serving.experiments.report import ArmRow, MetricRow, Role, SegmentRow, Timeline
-from serving.experiments.report_rules import Evidence, Missing
 from serving.experiments.segments import segment_counts, segment_rows, segments_of
 from serving.experiments.shadow_figures import shadow_evidence
 from serving.experiments.specification import MetricGoal, ShadowPhase

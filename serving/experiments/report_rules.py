@@ -6,57 +6,13 @@ arrive; then whether there is enough; then guardrails; then the primary metric; 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
-from serving.experiments.inference.ratio_report import PhaseReport
-from serving.experiments.report import ArmRow, MetricRow, ReportPhase, Said
+from serving.experiments.evidence import Evidence
+from serving.experiments.report import MetricRow, Said
 from serving.experiments.report_words import figure, interval, metric_word
 from serving.experiments.verdict import Decision
-
-
-@dataclass(frozen=True)
-class Missing:
-    """Outcomes of the primary metric that did not come.
-
-    Attributes:
-        ripe_share: of the answers whose outcome can come no more, those without; None without any.
-        allowed: of that share.
-        gaps: arms whose outcomes are missing more, or less, often than the control's.
-    """
-
-    ripe_share: float | None = None
-    allowed: float = 1.0
-    gaps: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the rules are asked of.
-
-    Attributes:
-        phase: which.
-        arms: the control first.
-        versions: arm → models that were asked.
-        strangers: arms in the store that the deployment has not.
-        crossed: units that met two arms.
-        ratio: of the units; None in a shadow, where the control answers everybody.
-        missing: outcomes; None where the primary metric needs none.
-        known_units: of each arm, units whose primary metric is known.
-        primary: one row a challenger.
-        secondary: guardrails and signals.
-    """
-
-    phase: ReportPhase
-    arms: tuple[ArmRow, ...]
-    versions: dict[str, tuple[str, ...]]
-    strangers: tuple[str, ...]
-    crossed: int
-    ratio: PhaseReport | None
-    missing: Missing | None
-    known_units: tuple[int, ...]
-    primary: tuple[MetricRow, ...]
-    secondary: tuple[MetricRow, ...] = field(default=())
 
 
 @dataclass(frozen=True)

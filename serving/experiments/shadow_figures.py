@@ -9,25 +9,20 @@ from typing import Final
 import numpy as np
 import sqlalchemy as sa
 
+from serving.experiments.evidence import Evidence
+from serving.experiments.findings import TOO_FEW, Finding, Settings
 from serving.experiments.inference.anytime_rates import Sum, anytime_mean_difference
 from serving.experiments.inference.boundaries import best_rho, squared_boundary
 from serving.experiments.inference.burn_in import EFFECTIVE
 from serving.experiments.inference.intervals import anytime_p
 from serving.experiments.inference.levels import Floats
 from serving.experiments.inference.sequences import mean_sequence
-from serving.experiments.metric_comparison import (
-    COINS,
-    TOO_FEW,
-    Finding,
-    Settings,
-    adjusted,
-    row_of,
-)
+from serving.experiments.metric_arrays import PhaseUnits
+from serving.experiments.metric_comparison import COINS, adjusted, row_of
 from serving.experiments.metric_names import FROM_ANSWERS
-from serving.experiments.metric_rows import PhaseReader, PhaseUnits
+from serving.experiments.metric_rows import PhaseReader
 from serving.experiments.phase_read import PhaseRead
 from serving.experiments.report import ArmRow, MetricRow, Role, Said
-from serving.experiments.report_rules import Evidence
 from serving.experiments.shadow_rows import Pairs, mirrored_counts, pairs_of, shadow_metrics
 from serving.experiments.specification import MetricGoal
 
