@@ -11,7 +11,7 @@ from typing import Final
 
 from serving.experiments.evidence import Evidence
 from serving.experiments.report import MetricRow, Said
-from serving.experiments.report_words import figure, interval, metric_word
+from serving.experiments.report_words import figure, interval, loss, metric_word
 from serving.experiments.verdict import Decision
 
 
@@ -134,7 +134,7 @@ def _few_units(evidence: Evidence) -> Ruling | None:
 def _guardrail_worse(evidence: Evidence) -> Ruling | None:
     for row in evidence.secondary:
         if row.role == "guardrail" and row.reading == "worse":
-            word, margin = metric_word(row.metric, row.quantile), figure(row.metric, row.margin)
+            word, margin = metric_word(row.metric, row.quantile), loss(row.metric, row.margin)
             return Ruling(
                 "roll_back",
                 Said(
@@ -210,7 +210,7 @@ def _winner(evidence: Evidence) -> Ruling | None:
         return None
     sign = 1.0 if won[0].direction == "increase" else -1.0
     row = max(won, key=lambda each: sign * (each.difference or 0.0))
-    accepted = figure(row.metric, row.margin)
+    accepted = loss(row.metric, row.margin)
     if row.reading == "better":
         why = Said(en="It is better. Promote it.", ko="더 좋습니다. 승격하세요.")
     else:
