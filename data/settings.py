@@ -1,7 +1,7 @@
 """YAML text to frozen settings, once, at the edge: unknown keys and wrong values fail together."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -9,6 +9,8 @@ from pydantic import BaseModel, ValidationError
 from data.errors import SettingsError
 
 Settings = TypeVar("Settings", bound=BaseModel)
+_SHOWN: Final = 200
+"""Characters of a wrong value that a message repeats: enough to find it in the file."""
 
 
 def check_settings(kind: type[Settings], values: Any, *, where: str) -> Settings:
@@ -21,7 +23,7 @@ def check_settings(kind: type[Settings], values: Any, *, where: str) -> Settings
         return kind.model_validate({} if values is None else values)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'it'}={item.get('input')!r}: {item['msg']}"
+            f"{'.'.join(map(str, item['loc'])) or 'it'}={_shown(item.get('input'))}: {item['msg']}"
             for item in error.errors(include_url=False)
         )
         known = sorted(kind.model_fields)
@@ -39,6 +41,11 @@ def parse_settings(kind: type[Settings], text: str, *, where: str) -> Settings:
     except yaml.YAMLError as error:
         raise SettingsError(f"{where} is not YAML: {error}; correct it") from error
     return check_settings(kind, values, where=where)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -23,6 +23,7 @@ from pipelines.demo import run_demo
 from pipelines.deployments import gateway_options
 from pipelines.embedding import run_embedding
 from pipelines.language import run_language
+from pipelines.live import Served, deployments_to_serve
 from pipelines.local import run_graph, source_digest
 from pipelines.make_targets import STEPS
 from pipelines.placement import local_placement
@@ -217,12 +218,15 @@ def serve(
     run: DeployedBy = None,
     port: int = 8000,
 ) -> None:
-    """Serve the last deployment of each kind on 127.0.0.1, until Ctrl-C."""
+    """Serve the last deployment of each kind, or an experiment, on 127.0.0.1, until Ctrl-C."""
     home = home_from_environment()
-    command = [sys.executable, "-m", "serving.gateway.app"]
-    command += gateway_options(deployments_for(home, run))
+    served = Served(deployments_for(home, run)) if run else deployments_to_serve(home)
+    command = [sys.executable, "-m", "serving.gateway.app", *gateway_options(served.deployments)]
+    for note in served.notes:
+        print(note, file=sys.stderr)
     print(f"http://127.0.0.1:{port}/docs", flush=True)
-    environment = os.environ | {"MATJIP_STORE_URL": home.store_url}
+    environment = {"MATJIP_RELOAD_POLL_S": "1"} | os.environ
+    environment["MATJIP_STORE_URL"] = home.store_url
     os.execve(sys.executable, [*command, "--port", str(port)], environment)  # noqa: S606
 
 

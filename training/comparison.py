@@ -5,6 +5,7 @@ that serves a phase of an experiment the specification in the same store, of any
 a folder of kind "comparison" with verdict.json and report.html (and report.ko.html of a phase).
 """
 
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,10 +18,11 @@ from data.settings import parse_settings
 from serving.dealing import PhasePlan
 from serving.deployment import Deployment, read_deployment
 from serving.experiments.analysis import report_of
+from serving.experiments.decision_rule import METRIC_WORDS, DecisionRule
 from serving.experiments.report import ExperimentReport
 from serving.experiments.report_page import page
 from serving.experiments.store import ExperimentStore
-from serving.experiments.verdict import METRIC_WORDS, DecisionRule, Verdict, decide
+from serving.experiments.verdict import Verdict, decide
 from training.evaluation.plots import sequence_svg
 
 COMPARISON_KIND: Final = "comparison"
@@ -116,7 +118,11 @@ def _of_two_arms(deployed: Deployment, store_url: str, rule: str, traffic: str) 
     store = ExperimentStore(store_url)
     try:
         data = store.exposures_with_outcomes(
-            deployed.experiment_id, deployed.deployment_id, window_days=agreed.attribution_days
+            deployed.experiment_id,
+            deployed.deployment_id,
+            window_days=agreed.attribution_days,
+            settling_days=agreed.settling_days,
+            closed_by_us=time.time_ns() // 1_000 if agreed.closed_windows_only else None,
         )
     finally:
         store.close()

@@ -14,9 +14,17 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 
 from data.errors import ExperimentError
+from data.manifest import canonical_digest
 from serving.experiments.database import act_alone, name_of, open_database, reported
 from serving.experiments.lifecycle import ENDED, OPENING, Event, Lifecycle
-from serving.experiments.routes import DeploymentKind, now_us, put_to_work, turn
+from serving.experiments.routes import (
+    DeploymentKind,
+    PutToWork,
+    now_us,
+    put_to_work,
+    stored_deployment,
+    turn,
+)
 from serving.experiments.specification import ExperimentSpecification, specification_of
 from serving.experiments.tables import (
     experiment_events,
@@ -94,7 +102,7 @@ class Catalogue:
         ):
             act_alone(connection)
             rows = _versions(connection, name)
-            if rows and rows[-1].digest == specification.digest:
+            if rows and _specification(rows[-1]) == specification:
                 return self._found(connection, name)
             begun = _events(connection, name)
             if begun:
@@ -138,6 +146,18 @@ class Catalogue:
             self._engine.connect() as connection,
         ):
             return [self._found(connection, name) for name in connection.execute(names).scalars()]
+
+    def deployment(self, deployment_id: str) -> PutToWork | None:
+        """A deployment that was put to work.
+
+        Raises:
+            ExperimentError: the database cannot be read.
+        """
+        with (
+            reported(self._engine, "read the deployments of"),
+            self._engine.connect() as connection,
+        ):
+            return stored_deployment(connection, deployment_id)
 
     def salt(self) -> str:
         """What every experiment's units are hashed with; made once.
@@ -279,20 +299,29 @@ def _events(connection: sa.Connection, name: str) -> list[sa.Row[Any]]:
     return list(connection.execute(query.order_by(experiment_events.c.number)))
 
 
-def _entry(row: sa.Row[Any], events: Sequence[sa.Row[Any]]) -> Entry:
+def _specification(row: sa.Row[Any]) -> ExperimentSpecification:
     where = f"version {row.version!r} of experiment {row.name!r}, as it is stored"
-    specification = specification_of(row.specification, where=where)
-    if specification.digest != row.digest:
+    # What is stored is hashed, not what it reads as: a later matjip may know more of an experiment.
+    found = canonical_digest(row.specification)
+    if found != row.digest:
         raise ExperimentError(
-            f"{where}, hashes to {specification.digest!r}, not to its digest {row.digest!r}: it "
-            "was changed behind the catalogue; restore the database"
+            f"{where}, hashes to {found!r}, not to its digest {row.digest!r}: it was changed "
+            "behind the catalogue; restore the database"
         )
+    return specification_of(row.specification, where=where)
+
+
+def _entry(row: sa.Row[Any], events: Sequence[sa.Row[Any]]) -> Entry:
+    specification = _specification(row)
     try:
         history = tuple(
             Recorded(each.number, Event.model_validate(each.event), each.created_at_us)
             for each in events
         )
     except ValidationError as error:
-        raise ExperimentError(f"{where}, has an event that is none: {error}") from error
+        raise ExperimentError(
+            f"experiment {row.name!r} has an event in the store that is none: {error}; restore the "
+            "database"
+        ) from error
     lifecycle = Lifecycle.of(specification, (each.event for each in history))
     return Entry(row.version, lifecycle, history, row.created_at_us)

@@ -11,7 +11,8 @@ class Missing:
     """Outcomes of the primary metric that did not come.
 
     Attributes:
-        ripe_share: of the answers whose outcome can come no more, those without; None without any.
+        ripe_share: of a unit's answers whose outcome can come no more, those without one, on
+            average over units; None where there are no such answers.
         allowed: of that share.
         gaps: arms whose outcomes are missing more, or less, often than the control's.
     """

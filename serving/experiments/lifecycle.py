@@ -15,7 +15,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Annotated, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from data.errors import ExperimentError
 from serving.dealing import Name, PhasePlan, Share
@@ -210,8 +217,10 @@ class Lifecycle:
             self.specification.check_allocation(allocation or {})
             after = SplitPhase.model_validate(before | {"allocation": allocation})
         except ValueError as error:
+            wrong = error.errors() if isinstance(error, ValidationError) else [{"msg": str(error)}]
             raise ExperimentError(
-                f"allocation={allocation!r} of experiment {self.specification.name!r}: {error}"
+                f"allocation={allocation!r} of experiment {self.specification.name!r}: "
+                f"{'; '.join(str(line['msg']) for line in wrong)}"
             ) from error
         if after == phase:
             raise ExperimentError(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from data.errors import ExperimentError
 from serving.experiments.few_units import finding_of_few
 from serving.experiments.findings import TOO_FEW, Finding, Settings
+from serving.experiments.goals import MetricGoal
 from serving.experiments.inference.burn_in import EFFECTIVE, too_few_by_sums
 from serving.experiments.inference.covariates import adjust
 from serving.experiments.inference.intervals import Arms, anytime_difference, mean_arms
@@ -30,7 +31,6 @@ from serving.experiments.inference.readings import Reading
 from serving.experiments.metric_arrays import MetricValues, SingleValues
 from serving.experiments.metric_names import FROM_ANSWERS
 from serving.experiments.report import Kind, MetricRow, Role, Said
-from serving.experiments.specification import MetricGoal
 
 COINS: Final = frozenset({"error_rate", "degraded_rate"})
 """Rates of what should not happen: they must speak also of an arm that always fails."""

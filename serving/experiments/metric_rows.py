@@ -118,14 +118,17 @@ class PhaseReader:
         arm, values, unit = self._columns(rows, 3, arm_first=True)
         return SingleValues(values, arm.astype(np.int64), unit.astype(np.int64))
 
-    def ripe(self, name: str, now_us: int) -> tuple[int, int]:
-        """Answers whose outcome can come no more, and how many of them have one."""
+    def ripe(self, name: str, now_us: int) -> MetricValues:
+        """Per unit, in no order: of answers whose outcome can come no more, those that have one."""
         late = now_us - (self._window_us or 0)
         answered = (exposures.c.status != FAILED) & (exposures.c.created_at_us <= late)
         said = self._outcomes(name, self._dealt & self._known & answered)
-        counts = sa.select(sa.func.count(), sa.func.count(said.c.reward)).where(said.c.place == 1)
-        answers, known = self._connection.execute(counts).one()
-        return int(answers), int(known)
+        rows = (
+            sa.select(sa.func.count(said.c.reward), sa.func.count())
+            .where(said.c.place == 1)
+            .group_by(said.c.unit, said.c.arm)
+        )
+        return MetricValues(*self._columns(rows, 2))
 
     def earlier(
         self, names: Collection[str], *, before_us: int, not_dealt_by: Collection[str]

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from serving.experiments.findings import Settings
+from serving.experiments.goals import MetricGoal
 from serving.experiments.inference.exact import EXACT_BELOW
 from serving.experiments.report import ReportPhase, Role
-from serving.experiments.specification import ExperimentSpecification, MetricGoal, Phase
+from serving.experiments.specification import ExperimentSpecification, Phase
 
 
 @dataclass(frozen=True)

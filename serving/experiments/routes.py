@@ -135,8 +135,11 @@ class Routes:
         Raises:
             ExperimentError: the database cannot be read.
         """
-        query = sa.select(deployments).where(deployments.c.deployment_id == deployment_id)
-        return self._deployment(query)
+        with (
+            reported(self._engine, "read the deployments of"),
+            self._engine.connect() as connection,
+        ):
+            return stored_deployment(connection, deployment_id)
 
     def latest(self, kind: DeploymentKind) -> PutToWork | None:
         """The deployment of a kind that was put to work last.
@@ -146,23 +149,21 @@ class Routes:
         """
         newest = (deployments.c.created_at_us.desc(), deployments.c.deployment_id)
         query = sa.select(deployments).where(deployments.c.kind == kind)
-        return self._deployment(query.order_by(*newest).limit(1))
+        with (
+            reported(self._engine, "read the deployments of"),
+            self._engine.connect() as connection,
+        ):
+            return _put(connection.execute(query.order_by(*newest).limit(1)).first())
 
     def close(self) -> None:
         """Let go of every connection."""
         self._engine.dispose()
 
-    def _deployment(self, query: sa.Select[Any]) -> PutToWork | None:
-        with (
-            reported(self._engine, "read the deployments of"),
-            self._engine.connect() as connection,
-        ):
-            row = connection.execute(query).first()
-        if row is None:
-            return None
-        return PutToWork(
-            row.deployment_id, row.experiment_id, row.kind, row.content, row.created_at_us
-        )
+
+def stored_deployment(connection: sa.Connection, deployment_id: str) -> PutToWork | None:
+    """``Routes.get`` within a transaction."""
+    query = sa.select(deployments).where(deployments.c.deployment_id == deployment_id)
+    return _put(connection.execute(query).first())
 
 
 def last_route(connection: sa.Connection, deployment_id: str) -> Route | None:
@@ -249,3 +250,9 @@ def put_to_work(
 
 def _route(row: sa.Row[Any]) -> Route:
     return Route(row.number, row.deployment_id, row.arm, row.by, row.reason, row.created_at_us)
+
+
+def _put(row: sa.Row[Any] | None) -> PutToWork | None:
+    if row is None:
+        return None
+    return PutToWork(row.deployment_id, row.experiment_id, row.kind, row.content, row.created_at_us)

@@ -6,7 +6,8 @@
 
 It serves sentiment (answering.py), an embedding model (embedding.py), language models
 (language.py), or several of them. Routes read their bodies themselves, so that size is counted
-while bytes arrive. On SIGHUP the first two files are read again and swapped in (reloading.py).
+while bytes arrive. Files are read again when they change, and on SIGHUP, and
+swapped in (reloading.py); who answers everybody is asked of the store (route_watch.py).
 """
 
 import logging
@@ -225,7 +226,7 @@ def main(
             if embedding_deployment
             else None,
             language=read_language_deployment(language_deployment) if language_deployment else None,
-            files=DeploymentFiles(deployment, embedding_deployment),
+            files=DeploymentFiles(deployment, embedding_deployment, language_deployment),
             mask=lambda text: mask_text(text)[0],
         )
     except MatjipError as error:

@@ -63,7 +63,7 @@ def deploy_language(
             evidence_id=found.version.tags["evidence_id"],
             share=found.share,
             endpoint=_endpoint(found, base_url),
-            max_answer_tokens=_room(out / found.folder, found.name),
+            max_answer_tokens=answer_room(out / found.folder, found.name),
         )
         for found in fetched
     )
@@ -112,8 +112,12 @@ def _endpoint(found: FetchedArm, base_url: str) -> Endpoint:
     )
 
 
-def _room(folder: Path, arm: ArmName) -> int:
-    """What an answer may take: a prompt keeps at least half of the model's context."""
+def answer_room(folder: Path, arm: ArmName) -> int:
+    """What an answer may take, in tokens: a prompt keeps at least half of the model's context.
+
+    Raises:
+        RegistryError: the model does not say how long its context is.
+    """
     try:
         text = (folder / "config.json").read_text(encoding="utf-8")
         context = int(json.loads(text)["max_position_embeddings"])

@@ -67,3 +67,10 @@ def test_yaml_runs_nothing(tmp_path):
 def test_nested_settings_become_flat_names() -> None:
     assert flat({"a": 1, "b": {"c": 2, "d": {"e": None}}}) == {"a": 1, "b.c": 2, "b.d.e": None}
     assert flat({}) == {}
+
+
+def test_a_long_value_is_not_repeated_whole() -> None:
+    with pytest.raises(SettingsError) as told:
+        check_settings(Outer, {"name": ["길다"] * 100_000}, where="here")
+    assert len(str(told.value)) < 1_000
+    assert "characters)" in str(told.value)

@@ -211,7 +211,7 @@ def test_outcomes_may_be_late_until_their_window_has_passed(trial):
 
 
 def test_an_arm_that_always_fails_is_rolled_back_after_a_few_units(trial):
-    it = trial({"phases": [EVEN | {"min_units": 30}]})
+    it = trial(AB)
     it.open()
     failed = {"status": "failed", "prediction": b'{"error":"engine_failed"}'}
     for unit in range(80):

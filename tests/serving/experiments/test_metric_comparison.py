@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from serving.experiments.findings import Finding, Settings
+from serving.experiments.goals import MetricGoal
 from serving.experiments.inference.covariates import adjust
 from serving.experiments.inference.exact import permutation_test
 from serving.experiments.inference.exact_rates import Rates, rate_difference
@@ -23,7 +24,6 @@ from serving.experiments.metric_comparison import (
     row_of,
     value_of,
 )
-from serving.experiments.specification import MetricGoal
 
 SETTINGS = Settings(alpha=0.025, tuned_for_units=2_000, burn_in=100)
 RANDOM = np.random.default_rng(23)

@@ -145,7 +145,9 @@ def test_the_latest_outcome_within_the_window_counts(filled, window_days):
     assert sorted(stars.values) == pytest.approx(sorted(values.dropna()))
     late = filled.now_us + 3 * DAY_US - (0 if window_days is None else window_days * DAY_US)
     old = (dealt.status != "failed") & (dealt.created_at_us <= late)
-    assert ripe == (old.sum(), values[old].notna().sum())
+    assert ripe.denominator.sum() == old.sum()
+    assert ripe.numerator.sum() == values[old].notna().sum()
+    assert len(ripe.numerator) == dealt[old].unit.nunique()
 
 
 def test_a_units_past_is_before_the_phase_and_not_of_its_own_arms(filled):

@@ -5,10 +5,10 @@ import pytest
 
 from data.errors import ExperimentError
 from serving.experiments.analysis import report_of
+from serving.experiments.goals import MetricGoal
 from serving.experiments.inference.exact import sign_test
 from serving.experiments.inference.fixed_looks import paired_bootstrap
 from serving.experiments.paired import Pair, add_paired, read_pairs
-from serving.experiments.specification import MetricGoal
 
 GOAL = MetricGoal(name="macro_f1", direction="increase", margin=0.01)
 

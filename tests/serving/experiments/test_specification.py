@@ -1,6 +1,7 @@
 """What an experiment says is checked as a whole, before anything begins."""
 
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from data.errors import ExperimentError, SettingsError
+from data.settings import parse_settings
 from serving.experiments.allocation import Allocation, ArmShare, allocate
 from serving.experiments.assignment import assign, unit_hash
 from serving.experiments.specification import (
@@ -47,6 +49,28 @@ def test_the_digest_does_not_depend_on_how_it_was_written(agreed: Agreed) -> Non
     assert read(agreed({"stopping": {"alpha": 0.05}})).digest == read(agreed()).digest
 
 
+def test_a_metric_and_its_quantile_may_have_roles_of_their_own(agreed: Agreed) -> None:
+    mean = {"name": "latency_ms", "direction": "decrease", "margin": 5.0}
+    goals = read(agreed({"metrics.guardrails": [mean]})).metrics
+    assert [goal.label for goal in goals.all] == [
+        "sentiment_accuracy",
+        "latency_ms",
+        "latency_ms p95",
+    ]
+    twice = mean | {"quantile": 0.95}
+    with pytest.raises(SettingsError, match=r"'latency_ms p95'. stand twice"):
+        read(agreed({"metrics.guardrails": [twice]}))
+
+
+def test_a_goal_without_a_quantile_says_nothing_of_one(agreed: Agreed) -> None:
+    # Digests of experiments that were agreed before stay what they were.
+    primary, signal = (
+        read(agreed()).model_dump(mode="json")["metrics"][role] for role in ("primary", "signals")
+    )
+    assert "quantile" not in primary
+    assert signal[0]["quantile"] == 0.95
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -63,6 +87,11 @@ def test_the_digest_does_not_depend_on_how_it_was_written(agreed: Agreed) -> Non
         ({"metrics.primary.margin": -0.1}, "metrics.primary.margin=-0.1"),
         ({"metrics.primary.margin": float("nan")}, "metrics.primary.margin=nan"),
         ({"metrics.primary.name": "error_rate"}, "error_rate.*one role"),
+        (
+            {"metrics.signals.0.name": "error_rate"},
+            "'error_rate' is a share, so it has no quantile",
+        ),
+        ({"metrics.signals.0.quantile": 1.0}, "quantile=1.0"),
         ({"phases": []}, "phases"),
         ({"phases.0.kind": "dark"}, "phases.0"),
         ({"phases.0.mirrored": 0.0}, "mirrored=0.0"),
@@ -151,3 +180,19 @@ def test_units_are_dealt_as_it_says(agreed: Agreed) -> None:
         if before.arm == "int8"
     )
     assert assign(dealt(said, canary), tester).why == "override"
+
+
+def test_the_example_loads_and_shows_every_kind_of_phase() -> None:
+    said = read_specification(Path(str(resources.files("serving.experiments") / "example.yaml")))
+    assert [phase.kind for phase in said.phases] == ["shadow", "canary", "ab"]
+    assert said.metrics.guardrails
+    assert said.metrics.signals
+
+
+def test_what_the_example_leaves_out_may_be_put_in() -> None:
+    path = resources.files("serving.experiments") / "example.yaml"
+    text = path.read_text(encoding="utf-8").replace("# layer:", "layer:")
+    text = text.replace("# overrides: {<hash of a tester's unit>:", f"overrides: {{{'a' * 64}:")
+    said = parse_settings(ExperimentSpecification, text, where="example")
+    assert said.layer is not None
+    assert said.overrides == {"a" * 64: "int8"}

@@ -1,0 +1,125 @@
+"""Questions about experiments at a terminal: none of these commands changes anything."""
+
+from typing import Annotated, Final, Literal
+
+import typer
+
+from serving.experiments.assignment import assign, unit_hash
+from serving.experiments.assignment_sql import Dialect, assignment_sql
+from serving.experiments.specification import read_specification
+from serving.registry.experiment_summary import allocation_now
+from serving.registry.experiment_terminal import (
+    AsJson,
+    Baseline,
+    File,
+    Lift,
+    Name,
+    UnitsPerDay,
+    at_work,
+    places_of,
+    planned,
+    show,
+    show_json,
+    told,
+)
+from serving.registry.experiment_view import (
+    agreed_page,
+    experiment_page,
+    experiments_table,
+    routes_page,
+    unit_page,
+)
+from serving.registry.phases import live_id
+
+questions = typer.Typer()
+_LAST_ROUTES: Final = 10
+
+
+@questions.command()
+def check(
+    file: File,
+    baseline: Baseline = None,
+    lift: Lift = None,
+    units_per_day: UnitsPerDay = None,
+) -> None:
+    """See whether a file says a whole experiment, and how large it has to be."""
+    with told():
+        specification = read_specification(file)
+        plan = planned(specification, baseline, lift, units_per_day)
+        show(agreed_page(specification, version=None, plan=plan))
+
+
+@questions.command("list")
+def list_all(context: typer.Context, as_json: AsJson = False) -> None:  # noqa: FBT002  # typer's way
+    """Show every experiment in one line."""
+    with at_work(context) as experiments:
+        found = experiments.all()
+        if as_json:
+            show_json([one.model_dump(mode="json") for one in found])
+        else:
+            show(experiments_table(found))
+
+
+@questions.command("show")
+def show_one(context: typer.Context, name: Name, as_json: AsJson = False) -> None:  # noqa: FBT002  # typer's way
+    """Show all of an experiment, and what may be done with it now."""
+    with at_work(context) as experiments:
+        one = experiments.summary(name)
+        specification = experiments.catalogue.get(name).lifecycle.specification
+        if as_json:
+            agreed = specification.model_dump(mode="json")
+            show_json(one.model_dump(mode="json") | {"specification": agreed})
+        else:
+            show(experiment_page(one, specification))
+
+
+@questions.command()
+def unit(
+    context: typer.Context,
+    name: Name,
+    raw_unit: Annotated[str, typer.Argument(metavar="UNIT", help="As requests name it.")],
+) -> None:
+    """Show what a unit meets, why, and its hash, which overrides name."""
+    with at_work(context) as experiments:
+        entry = experiments.catalogue.get(name)
+        hashed = unit_hash(experiments.catalogue.salt(), raw_unit)
+        one = experiments.summary(name)
+        show(unit_page(one, assign(allocation_now(entry), hashed), hashed))
+
+
+@questions.command()
+def sql(
+    context: typer.Context,
+    name: Name,
+    dialect: Annotated[
+        Literal["sqlite", "postgresql"] | None, typer.Option(help="The store's own without.")
+    ] = None,
+) -> None:
+    """Print the query that re-derives the arm of every unit in the store."""
+    with at_work(context) as experiments:
+        entry = experiments.catalogue.get(name)
+        phase = entry.lifecycle.current
+        on_sqlite = places_of(context).store.startswith("sqlite")
+        own: Dialect = "sqlite" if on_sqlite else "postgresql"
+        print(
+            assignment_sql(
+                allocation_now(entry),
+                dialect or own,
+                deployment_id=phase.deployment_id if phase else None,
+            )
+        )
+
+
+@questions.command()
+def route(context: typer.Context) -> None:
+    """Show who answers now from the live folder, and the last turns of the traffic."""
+    with at_work(context) as experiments:
+        serving = live_id(places_of(context).live)
+        show(
+            routes_page(
+                serving,
+                experiments.catalogue.deployment(serving) if serving else None,
+                experiments.routes.now(serving) if serving else None,
+                experiments.routes.all(limit=_LAST_ROUTES),
+            )
+        )
