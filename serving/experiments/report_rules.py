@@ -122,8 +122,8 @@ def _logging_gap(evidence: Evidence) -> Ruling | None:
         return None
     return _invalid(
         f"{missing.ripe_share:.1%} of a unit's answers got no outcome in time and at most "
-        f"{missing.allowed:.1%} was agreed. Feedback is lost or late: mend it, then open a new phase.",
-        f"응답의 {missing.ripe_share:.1%}가 기한 안에 결과를 받지 못했습니다(합의한 한도 "
+        f"{missing.allowed:.1%} was agreed. Feedback is lost or late: mend it, open a new phase.",
+        f"단위별 응답의 {missing.ripe_share:.1%}가 기한 안에 결과를 받지 못했습니다(합의한 한도 "
         f"{missing.allowed:.1%}). 피드백이 유실되거나 늦으니 고친 뒤 새 단계를 여세요.",
     )
 
