@@ -30,6 +30,7 @@ from serving.deployment import Deployment, read_deployment
 from serving.embedding_deployment import EmbeddingDeployment, read_embedding_deployment
 from serving.gateway.answering import ANALYZE, Gateway
 from serving.gateway.embedding_routes import add_embedding
+from serving.gateway.experiment_routes import add_experiments
 from serving.gateway.feedback import take_feedback
 from serving.gateway.language_arms import LoadEngine, load_engine
 from serving.gateway.language_routes import add_language
@@ -49,6 +50,7 @@ from serving.gateway.schemas import (
     analyze_request_schema,
 )
 from serving.gateway.settings import ServingSettings, read_settings
+from serving.gateway.web_pages import add_web_pages
 from serving.language_deployment import LanguageDeployment, read_language_deployment
 
 MODELS: Final = "/v1/models"
@@ -98,6 +100,8 @@ def create_app(
     if parts.embedding is not None or parts.language is not None:
         _add_models(app, parts)
     _add_feedback(app, parts, settings)
+    add_experiments(app, parts.experiments_api, settings, watched=files.sentiment)
+    add_web_pages(app)
     _add_health(app, parts)
     return app
 

@@ -14,10 +14,12 @@ from serving.embedding_deployment import EmbeddingDeployment, read_embedding_dep
 from serving.gateway.answering import Gateway
 from serving.gateway.embedding import EmbeddingGateway
 from serving.gateway.experiment_watch import ExperimentWatch
+from serving.gateway.experiments import Experiments
 from serving.gateway.guardrails import Guarded
 from serving.gateway.language import LanguageGateway
 from serving.gateway.language_arms import LoadEngine
 from serving.gateway.metrics import GatewayMetrics
+from serving.gateway.phases import serves_phases
 from serving.gateway.record import Record
 from serving.gateway.reloading import DeploymentFiles, Reloader, Watched
 from serving.gateway.route_watch import RouteWatch
@@ -40,6 +42,7 @@ class Parts:
     embedding: EmbeddingGateway | None
     language: LanguageGateway | None
     experiments: ExperimentWatch
+    experiments_api: Experiments
 
     def models(self) -> list[Gateway | EmbeddingGateway | LanguageGateway]:
         """Those of the three that there are."""
@@ -72,6 +75,7 @@ class Parts:
             await part.stop()
         await self.routes.close()
         await self.record.close()
+        await asyncio.to_thread(self.experiments_api.close)
 
     def reasons(self) -> list[str]:
         """Why the gateway should get no traffic; empty if it may."""
@@ -169,7 +173,14 @@ def make_parts(
     watch = ExperimentWatch(
         settings, served=lambda: _guarded(gateway, speaker), registry=metrics.registry
     )
-    return Parts(settings, files, record, routes, shared, metrics, gateway, vectors, speaker, watch)
+    api = Experiments(
+        settings.store_url,
+        writable=settings.admin_token is not None,
+        opens_phases=serves_phases(settings.live, files.sentiment),
+    )
+    return Parts(
+        settings, files, record, routes, shared, metrics, gateway, vectors, speaker, watch, api
+    )
 
 
 def _guarded(gateway: Gateway | None, speaker: LanguageGateway | None) -> list[Guarded]:

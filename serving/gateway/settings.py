@@ -118,6 +118,16 @@ class ServingSettings(BaseModel):
         gt=0,
         description="For a connection to a language model's server; three are tried.",
     )
+    live: Path = Field(
+        default=Path("var/live"),
+        description="Folder whose deployment.json the phases of experiments are put to work by.",
+    )
+    admin_token: str | None = Field(
+        default=None,
+        pattern=r"^[!-~]{16,}$",
+        repr=False,
+        description="Whoever sends it may change experiments; without it nobody may, by the API.",
+    )
     upstream_api_key: str | None = Field(
         default=None, min_length=1, repr=False, description="What those servers want, if anything."
     )

@@ -238,6 +238,12 @@ def test_the_document_and_the_metrics_tell_what_is_there(gateway, deployment, an
     assert set(document["paths"]) == {
         "/v1/analyze",
         "/v1/feedback",
+        "/v1/experiments",
+        "/v1/experiments/{name}",
+        "/v1/experiments/{name}/events",
+        "/v1/experiments/{name}/report",
+        "/v1/routes",
+        "/v1/ledger",
         "/health",
         "/ready",
         "/metrics",

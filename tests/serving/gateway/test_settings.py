@@ -82,3 +82,13 @@ def test_guardrails_and_notices_are_set_up_whole_and_no_secret_is_shown(given, w
         {"MATJIP_WEBHOOK_URL": "https://host/t0ken", "MATJIP_WEBHOOK_SECRET": "t0ken" * 4}
     )
     assert "t0ken" not in repr(told)
+
+
+@pytest.mark.parametrize(
+    "token", ["짧다", "short", "with a space in it all", "한글로 된 관리자 토큰입니다"]
+)
+def test_a_token_that_could_be_guessed_or_not_be_sent_is_refused_and_not_shown(token):
+    with pytest.raises(SettingsError, match="MATJIP_ADMIN_TOKEN") as refused:
+        read_settings({"MATJIP_ADMIN_TOKEN": token})
+    assert token not in str(refused.value)
+    assert "open-the-kitchen" not in repr(ServingSettings(admin_token="open-the-kitchen-door"))
