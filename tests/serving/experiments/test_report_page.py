@@ -1,11 +1,20 @@
+"""The page of a report: its text and drawings, and how it lies in a browser.
+
+Screenshots lie under MATJIP_TEST_SCREENSHOTS, where that names a folder.
+"""
+
 import html
+import os
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from data.errors import ExperimentError
 from serving.experiments.analysis import report_of
+from serving.experiments.goals import MetricGoal
 from serving.experiments.page_words import WORDS
 from serving.experiments.paired import Pair, add_paired
 from serving.experiments.report_page import page
@@ -20,6 +29,8 @@ PHASES = {
     ],
 }
 VOID = {"meta", "br"}
+CHROMIUM = Path("/usr/bin/chromium")
+WIDTHS = (1_240, 390)
 
 
 class Balanced(HTMLParser):
@@ -138,3 +149,41 @@ def test_a_drawing_stays_within_its_frame_and_better_is_to_the_right(reported):
     assert places[0] > 90.0 > places[1]
     one = [SequencePoint(n=1, estimate=0.0, low=0.0, high=0.0)]
     assert "nan" not in sequence_svg(one, margin=0.0, direction="increase", shown=str, units="")
+
+
+def test_in_a_browser_the_page_fits_its_window_and_is_dark_where_that_is_asked_for(
+    reported, tmp_path
+):
+    if not CHROMIUM.exists():
+        pytest.skip(f"there is no {CHROMIUM}; apt-get install chromium fonts-noto-cjk")
+    pairs = [Pair(item=f"r{n}", control=0.5, arm=0.5 + n % 2 / 2 - n % 3 / 4) for n in range(20)]
+    goal = MetricGoal(name="macro_f1", direction="increase")
+    shown = add_paired(reported, "int8", pairs, source="replay", goal=goal)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-background-networking"]
+        )
+        for lang in ("en", "ko"):
+            path = tmp_path / f"{lang}.html"
+            path.write_text(page(shown, lang), encoding="utf-8")
+            for width in WIDTHS:
+                for scheme in ("light", "dark"):
+                    opened = browser.new_page(
+                        viewport={"width": width, "height": 900},
+                        color_scheme=scheme,
+                    )
+                    said = []
+                    opened.on("console", lambda message, said=said: said.append(message.text))
+                    opened.goto(path.as_uri())
+                    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+                    paper = opened.evaluate("getComputedStyle(document.body).backgroundColor")
+                    light = paper == "rgb(255, 255, 255)"
+                    assert light == (scheme == "light")
+                    assert opened.locator("svg.plot").count() == 1
+                    assert opened.locator(".pair").count() == 20
+                    assert said == []
+                    if folder := os.environ.get("MATJIP_TEST_SCREENSHOTS"):
+                        name = f"report-{lang}-{width}-{scheme}.png"
+                        opened.screenshot(path=Path(folder) / name, full_page=True)
+                    opened.close()
+        browser.close()
