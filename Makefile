@@ -19,7 +19,7 @@ NOT_LOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefi
 	register-llm deploy-llm \
 	embedding train-embedding export-embedding quantize-embedding check-tensorrt evaluate-embedding \
 	register-embedding deploy-embedding build-engine \
-	experiment experiment-archive mlflow serve serve-llm contract compile submit images real-data bench bench-gpu bench-setup bench-lock \
+	experiment experiment-archive mlflow serve serve-llm contract compile submit schedule images real-data bench bench-gpu bench-setup bench-lock \
 	ab-sim \
 	lock clean
 
@@ -149,6 +149,8 @@ compile: setup  ## compile the graphs for a cluster, to var/compiled
 	$(CLI) compile
 submit: setup  ## send train_and_deploy to a Kubeflow server: make submit HOST=http://...
 	$(CLI) submit --host "$(HOST)" $(ARGS)
+schedule: setup  ## compare again and again: make schedule HOST=http://... EVERY=1h ARGS="--set deployment=... --set store_url=..."
+	$(CLI) schedule --host "$(HOST)" --every "$(EVERY)" $(ARGS)
 images: setup  ## build the component images: make images BASE=python:3.11-slim-bookworm
 	components/images/build $(if $(BASE),--base $(BASE),) $(ARGS)
 real-data: setup  ## train and report on real Korean reviews; MATJIP_REAL_DATA names the folder

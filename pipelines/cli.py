@@ -28,6 +28,7 @@ from pipelines.local import run_graph, source_digest
 from pipelines.make_targets import STEPS
 from pipelines.placement import local_placement
 from pipelines.real_data import run_real_data
+from pipelines.schedule import NAME, schedule_graph
 from pipelines.steps import one_step
 from pipelines.tune import run_tuning
 from pipelines.tune_engine import tune_engines
@@ -198,6 +199,18 @@ def submit(
             given=_settings(given or []),
         )
     )
+
+
+@app.command()
+def schedule(
+    host: Annotated[str, typer.Option(help="The Kubeflow Pipelines API, http(s)://…")],
+    every: Annotated[str, typer.Option(help="15m, 6h, 1d, or six cron fields, seconds first.")],
+    placement: Annotated[Path, typer.Option()] = PLACEMENT,
+    name: Annotated[str, typer.Option(help="Of the recurring run that it replaces.")] = NAME,
+    given: Set = None,
+) -> None:
+    """Let a Kubeflow server compare what it serves again and again, and act on the verdict."""
+    print(schedule_graph(host, placement, every=every, name=name, given=_settings(given or [])))
 
 
 @app.command()

@@ -40,7 +40,24 @@ class SubmitError(MatjipError):
     """The Kubeflow server did not take the graph."""
 
 
-def _checked(path: Path) -> Placement:
+def checked_host(host: str, target: str) -> None:
+    """Refuse what is no address.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    if not host.startswith(("http://", "https://")):
+        raise SettingsError(
+            f"--host is {host!r}; give the API's address: make {target} HOST=http://…"
+        )
+
+
+def checked_placement(path: Path) -> Placement:
+    """A placement whose every step is one of a graph's.
+
+    Raises:
+        SettingsError: the placement is wrong, or names a step that no graph has.
+    """
     placement = read_placement(path)
     steps = {
         name.replace("-", "_"): None
@@ -58,7 +75,7 @@ def compile_graphs(placement: Path, out: Path) -> list[Path]:
     Raises:
         SettingsError: the placement is wrong, or names a step that no graph has.
     """
-    checked = _checked(placement)
+    checked = checked_placement(placement)
     out.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, build in GRAPHS.items():
@@ -77,11 +94,8 @@ def submit_graph(
         SettingsError: no host, or an argument that the graph needs is missing.
         SubmitError: the server cannot be reached, or refused.
     """
-    if not host.startswith(("http://", "https://")):
-        raise SettingsError(
-            f"--host is {host!r}; give the API's address: make submit HOST=http://…"
-        )
-    checked = _checked(placement)
+    checked_host(host, "submit")
+    checked = checked_placement(placement)
     graph = train_and_deploy(checked)
     recipes = {
         "recipe": read_recipe(recipe),

@@ -1,7 +1,8 @@
 """The A/B comparison as a step: what was served and fed back, to a verdict with its evidence.
 
-In: a deployment, the store of exposures and outcomes, a rule that was agreed before. Out: a folder
-of kind "comparison" with verdict.json and report.html.
+In: a deployment, the store of exposures and outcomes, and what was agreed before: of a deployment
+that serves a phase of an experiment the specification in the same store, of any other a rule. Out:
+a folder of kind "comparison" with verdict.json and report.html (and report.ko.html of a phase).
 """
 
 import time
@@ -11,10 +12,15 @@ from typing import Any, Final
 from jinja2 import Environment
 from markupsafe import Markup
 
+from data.errors import ExperimentError, SettingsError
 from data.manifest import Manifest, write_manifest, write_text_atomically
 from data.settings import parse_settings
+from serving.dealing import PhasePlan
 from serving.deployment import Deployment, read_deployment
+from serving.experiments.analysis import report_of
 from serving.experiments.decision_rule import METRIC_WORDS, DecisionRule
+from serving.experiments.report import ExperimentReport
+from serving.experiments.report_page import page
 from serving.experiments.store import ExperimentStore
 from serving.experiments.verdict import Verdict, decide
 from training.evaluation.plots import sequence_svg
@@ -48,6 +54,8 @@ one likes (asymptotic confidence sequence, arXiv 2103.06476).</p>
 sample-ratio p = {{ number(v.srm_p) }}.</p>
 </body></html>
 """
+_Judged = tuple[Verdict | ExperimentReport, dict[str, str]]
+"""What was decided, and the pages that say so, by file name."""
 _COLOURS: Final = {"promote": "#e3f9e5", "roll_back": "#ffe3e3", "invalid": "#ffe3e3"}
 
 
@@ -81,16 +89,31 @@ def compare_arms(
     Args:
         deployment: folder of kind "deployment".
         store_url: the store that the gateway wrote to.
-        rule: YAML text of a ``DecisionRule``.
+        rule: YAML text of a ``DecisionRule``; empty where the deployment serves a phase, whose
+            experiment has agreed on one.
         traffic: where the traffic came from, in words that the report repeats.
         out: folder for the comparison.
 
     Raises:
         ArtifactError: the deployment is missing or altered.
-        ExperimentError: the store cannot be read.
-        SettingsError: the rule is wrong.
+        ExperimentError: the store cannot be read, or its experiment's phase is served by another
+            deployment.
+        SettingsError: the rule is wrong, or is given to a phase.
     """
     deployed = read_deployment(deployment / "deployment.json")
+    verdict, pages = (
+        _of_two_arms(deployed, store_url, rule, traffic)
+        if deployed.phase is None
+        else _of_a_phase(deployed, deployed.phase, store_url, rule, traffic)
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(out / "verdict.json", verdict.model_dump_json(indent=2) + "\n")
+    for name, text in pages.items():
+        write_text_atomically(out / name, text)
+    return write_manifest(out, COMPARISON_KIND, comparison_facts(verdict, traffic))
+
+
+def _of_two_arms(deployed: Deployment, store_url: str, rule: str, traffic: str) -> _Judged:
     agreed = parse_settings(DecisionRule, rule, where="the decision rule")
     store = ExperimentStore(store_url)
     try:
@@ -104,13 +127,31 @@ def compare_arms(
     finally:
         store.close()
     verdict = decide(data, deployed, agreed)
-    out.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(out / "verdict.json", verdict.model_dump_json(indent=2) + "\n")
-    write_text_atomically(out / "report.html", _report(verdict, deployed, traffic))
-    return write_manifest(out, COMPARISON_KIND, comparison_facts(verdict, traffic))
+    return verdict, {"report.html": _report(verdict, deployed, traffic)}
 
 
-def comparison_facts(verdict: Verdict, traffic: str) -> dict[str, Any]:
+def _of_a_phase(
+    deployed: Deployment, phase: PhasePlan, store_url: str, rule: str, traffic: str
+) -> _Judged:
+    if rule.strip():
+        raise SettingsError(
+            f"rule={rule!r} for a phase of experiment {phase.experiment!r}, which was agreed "
+            "before it began; leave the rule out"
+        )
+    report = report_of(store_url, phase.experiment, phase=phase.number)
+    if report.deployment_id != deployed.deployment_id:
+        raise ExperimentError(
+            f"phase {phase.number!r} of experiment {phase.experiment!r} is served by deployment "
+            f"{report.deployment_id!r} in this store, given was {deployed.deployment_id!r}; pass "
+            "that one, or the store that the gateway writes"
+        )
+    return report, {
+        "report.html": page(report, "en", traffic=traffic),
+        "report.ko.html": page(report, "ko", traffic=traffic),
+    }
+
+
+def comparison_facts(verdict: Verdict | ExperimentReport, traffic: str) -> dict[str, Any]:
     """What the manifest and the summary say of a verdict."""
     return {
         "decision": verdict.decision,

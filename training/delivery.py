@@ -194,6 +194,7 @@ def promote_candidate(
             reason=decided["reason"],
             deployment_id=decided["deployment_id"],
             artifact_digest=manifest.digest,
+            arm=decided.get("arm"),
         ),
         deployment=read_deployment(deployment / "deployment.json"),
         experiment=EXPERIMENT,

@@ -6,5 +6,8 @@ writer, store, tables, database          what was answered to whom, and how it t
 export, retention, archive(_…)           what is old, as Parquet
 units, archive_units                     one entry per unit and arm, from store or archive
 inference/, missing                      the arithmetic
-decision_rule, verdict                   what it is held against, and what it says
+decision_rule, verdict                   two arms without an experiment: what follows
+metric_rows, shadow_rows                 the metrics of a phase, from the store
+metric_comparison, primary_sequence, …   each against the control's, by the method that fits it
+analysis, report_rules, report_page      the report on a phase: verdict, figures, page
 """

@@ -11,75 +11,31 @@ holds at all looks; of the rest an exact method for one look, which informs and 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import ExperimentError
+from serving.experiments.few_units import finding_of_few
+from serving.experiments.findings import TOO_FEW, Finding, Settings
 from serving.experiments.goals import MetricGoal
-from serving.experiments.inference.anytime_rates import Sum, anytime_mean_difference
 from serving.experiments.inference.burn_in import EFFECTIVE, too_few_by_sums
 from serving.experiments.inference.covariates import adjust
-from serving.experiments.inference.exact import method_for, permutation_test
-from serving.experiments.inference.exact_rates import Rates, rate_difference
 from serving.experiments.inference.intervals import Arms, anytime_difference, mean_arms
 from serving.experiments.inference.levels import Flags, Floats
 from serving.experiments.inference.multiplicity import holm
 from serving.experiments.inference.quantiles import quantile_arms
 from serving.experiments.inference.ratios import adjusted_ratio_arms, ratio_arms
 from serving.experiments.inference.readings import Reading
+from serving.experiments.metric_arrays import MetricValues, SingleValues
 from serving.experiments.metric_names import FROM_ANSWERS
-from serving.experiments.metric_rows import MetricValues, SingleValues
-from serving.experiments.report import Kind, Method, MetricRow, Role, Said
+from serving.experiments.report import Kind, MetricRow, Role, Said
 
 COINS: Final = frozenset({"error_rate", "degraded_rate"})
 """Rates of what should not happen: they must speak also of an arm that always fails."""
-TOO_FEW: Final = Said(
-    en="Too few units, or too few that differ, for an interval that holds at every look.",
-    ko="언제 보아도 유효한 구간을 내기에는 단위가 부족하거나 서로 다른 값이 부족합니다.",
-)
-_ONE_LOOK: Final = Said(
-    en="The figures hold for one look and decide nothing.",
-    ko="이 수치는 한 번의 확인에만 유효하며 판정에 쓰지 않습니다.",
-)
-_MOST_OUTCOMES: Final = 10_000
-"""Product of the arms' units up to which exact rates take less than a second."""
-_MOST_REARRANGED: Final = 2_000
-_DRAWS: Final = 5_000
 _LEAST_COVERED: Final = 0.05
 """Share of units with a past below which the past foretells nothing worth its noise."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What all comparisons of a report share.
-
-    Attributes:
-        alpha: of one interval.
-        tuned_for_units: units of both arms at which it is narrowest.
-        burn_in: units that each arm must have.
-        exact: whether small arms get an exact method for one look, which takes up to a second.
-    """
-
-    alpha: float
-    tuned_for_units: int
-    burn_in: int
-    exact: bool = True
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a method found of a difference, arm less control."""
-
-    method: Method
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    variance_cut: float | None = None
-    note: Said | None = None
 
 
 def kind_of(goal: MetricGoal) -> Kind:
@@ -115,7 +71,7 @@ def compare_sums(
     # A mean is the ratio of the units' own means to their number.
     terms = (above, below) if as_ratio else (each, np.ones_like(each))
     if not _speaks(on, *terms, settings):
-        return _of_few(on, each, settings, coins=coins)
+        return finding_of_few(on, each, settings, coins=coins)
     past = None if before is None else before.of(known)
     arms, cut = _ratio(on, above, below, past) if as_ratio else _mean(on, each, past)
     # An interval of coins may take its place at other looks: each has half of what may go wrong.
@@ -250,40 +206,6 @@ def covers(past: MetricValues) -> bool:
 def _found(arms: Arms, alpha: float, tuned_for_units: int, cut: float | None) -> Finding:
     found = anytime_difference(arms, alpha=alpha, tuned_for_units=tuned_for_units)
     return Finding("anytime", found.estimate, found.low, found.high, found.p, cut)
-
-
-def _of_few(on: Flags, each: Floats, settings: Settings, *, coins: bool) -> Finding:
-    """What can be said where an asymptotic interval keeps silent."""
-    sizes = (int((~on).sum()), int(on.sum()))
-    binary = bool(np.isin(each, (0.0, 1.0)).all())
-    if min(sizes) and coins:
-        sums = (Sum(float(each[on].sum()), sizes[1]), Sum(float(each[~on].sum()), sizes[0]))
-        found = anytime_mean_difference(*sums, alpha=settings.alpha / 2)
-        return Finding("coins", found.estimate, found.low, found.high)
-    method = method_for("rate" if binary else "mean", min(sizes))
-    if not (settings.exact and _exact(method, sizes)):
-        return Finding("none", note=TOO_FEW)
-    if method == "exact_rates":
-        exact = rate_difference(_rates(on, each), alpha=settings.alpha)
-        few = Finding("exact_rates", exact.estimate, exact.low, exact.high, exact.p)
-    else:
-        moved = permutation_test(each[~on], each[on], draws=_DRAWS, seed=0)
-        few = Finding("permutation", moved.estimate, p=moved.p)
-    return replace(few, note=TOO_FEW + _ONE_LOOK)
-
-
-def _exact(method: str, sizes: tuple[int, int]) -> bool:
-    """Whether an exact method takes these arms, in a second or so."""
-    if min(sizes) < 2:  # noqa: PLR2004  # a spread takes two values
-        return False
-    if method == "exact_rates":
-        return sizes[0] * sizes[1] <= _MOST_OUTCOMES
-    return method == "permutation" and sum(sizes) <= _MOST_REARRANGED
-
-
-def _rates(on: Flags, each: Floats) -> Rates:
-    hits = [int(each[side].sum()) for side in (on, ~on)]
-    return Rates(hits[0], int(on.sum()), hits[1], int((~on).sum()))
 
 
 def value_of(name: str, values: MetricValues, which: Flags) -> float | None:

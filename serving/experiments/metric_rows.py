@@ -11,7 +11,6 @@ the next, so what an earlier phase did to it is part of the effect.
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +18,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from data.errors import ExperimentError
-from serving.experiments.inference.levels import Flags, Floats
+from serving.experiments.metric_arrays import Earlier, MetricValues, PhaseUnits, SingleValues
 from serving.experiments.metric_names import FROM_ANSWERS
 from serving.experiments.metric_values import answer_terms
 from serving.experiments.tables import ASSIGNED, FAILED, REWARD, exposures, outcomes
@@ -27,81 +26,6 @@ from serving.experiments.units import window_us
 
 _ROWS_AT_ONCE: Final = 50_000
 _ACCURACY: Final = "sentiment_accuracy"
-Counts = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class PhaseUnits:
-    """Who met which arm.
-
-    Attributes:
-        arm: (n,) the place of the arm that the unit met, the control's 0.
-        first_us: (n,) when it was first asked.
-        asks: (n,) how often.
-        failures: (n,) asks that the arm could not answer.
-        crossed: units that met two arms or more.
-        strangers: arms in the store that the deployment has not.
-        versions: arm → every model version that was asked.
-    """
-
-    arm: NDArray[np.int64]
-    first_us: Counts
-    asks: Counts
-    failures: Counts
-    crossed: int
-    strangers: tuple[str, ...]
-    versions: dict[str, tuple[str, ...]]
-
-
-@dataclass(frozen=True)
-class MetricValues:
-    """A metric of each unit: a sum, and what it is divided by.
-
-    Attributes:
-        numerator: (n,) sum over the unit's asks or outcomes.
-        denominator: (n,) how many there were; 0 where the unit has none.
-    """
-
-    numerator: Floats
-    denominator: Floats
-
-    @property
-    def known(self) -> Flags:
-        """(n,) where the unit has a value."""
-        return np.asarray(self.denominator > 0)
-
-    @property
-    def values(self) -> Floats:
-        """(n,) the unit's own value; NaN without one."""
-        out = np.full(len(self.numerator), np.nan)
-        np.divide(self.numerator, self.denominator, out=out, where=self.known)
-        return out
-
-    def of(self, which: Flags) -> "MetricValues":
-        """Of some of the units: (n,) True for each."""
-        return MetricValues(self.numerator[which], self.denominator[which])
-
-
-@dataclass(frozen=True)
-class SingleValues:
-    """A metric of each answer, for quantiles: (m,) values, arms' places, and numbers of units."""
-
-    values: Floats
-    arm: NDArray[np.int64]
-    unit: Counts
-
-
-@dataclass(frozen=True)
-class Earlier:
-    """What units brought along.
-
-    Attributes:
-        asks: (n,) before the phase opened, of none of the experiment's own arms.
-        metrics: metric → its values then; empty where no unit has a past.
-    """
-
-    asks: Counts
-    metrics: dict[str, MetricValues]
 
 
 class PhaseReader:
@@ -194,14 +118,17 @@ class PhaseReader:
         arm, values, unit = self._columns(rows, 3, arm_first=True)
         return SingleValues(values, arm.astype(np.int64), unit.astype(np.int64))
 
-    def ripe(self, name: str, now_us: int) -> tuple[int, int]:
-        """Answers whose outcome can come no more, and how many of them have one."""
+    def ripe(self, name: str, now_us: int) -> MetricValues:
+        """Per unit, in no order: of answers whose outcome can come no more, those that have one."""
         late = now_us - (self._window_us or 0)
         answered = (exposures.c.status != FAILED) & (exposures.c.created_at_us <= late)
         said = self._outcomes(name, self._dealt & self._known & answered)
-        counts = sa.select(sa.func.count(), sa.func.count(said.c.reward)).where(said.c.place == 1)
-        answers, known = self._connection.execute(counts).one()
-        return int(answers), int(known)
+        rows = (
+            sa.select(sa.func.count(said.c.reward), sa.func.count())
+            .where(said.c.place == 1)
+            .group_by(said.c.unit, said.c.arm)
+        )
+        return MetricValues(*self._columns(rows, 2))
 
     def earlier(
         self, names: Collection[str], *, before_us: int, not_dealt_by: Collection[str]

@@ -3,8 +3,7 @@
 In: a connection that sees the store at one moment, and what was agreed. Out: the evidence that
 report_rules.py judges, with segments and the primary metric's timeline.
 
-Of a ratio of what goes missing, as of all that is checked before the comparison, the level is that
-of the sample ratio.
+What goes missing is checked at the level of the sample ratio, as all is that comes before.
 """
 
 from dataclasses import dataclass
@@ -12,8 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import sqlalchemy as sa
 
+from serving.experiments.evidence import Evidence, Missing
+from serving.experiments.findings import Finding, Settings
 from serving.experiments.goals import MetricGoal
-from serving.experiments.inference.exact import EXACT_BELOW
+from serving.experiments.inference.balance import balance_p
 from serving.experiments.inference.ratio_report import (
     PhaseCounts,
     PhaseReport,
@@ -21,10 +22,9 @@ from serving.experiments.inference.ratio_report import (
     phase_report,
 )
 from serving.experiments.inference.sequences import ConfidenceSequence
+from serving.experiments.metric_arrays import Earlier, MetricValues, PhaseUnits
 from serving.experiments.metric_comparison import (
     COINS,
-    Finding,
-    Settings,
     adjusted,
     compare_quantiles,
     compare_sums,
@@ -35,11 +35,10 @@ from serving.experiments.metric_comparison import (
     value_of,
 )
 from serving.experiments.metric_names import FROM_ANSWERS
-from serving.experiments.metric_rows import Earlier, MetricValues, PhaseReader, PhaseUnits
+from serving.experiments.metric_rows import PhaseReader
 from serving.experiments.phase_read import PhaseRead
 from serving.experiments.primary_sequence import ArmSequence, mean_sequences, ratio_sequences
 from serving.experiments.report import ArmRow, MetricRow, Role, SegmentRow, Timeline
-from serving.experiments.report_rules import Evidence, Missing
 from serving.experiments.segments import segment_counts, segment_rows, segments_of
 from serving.experiments.shadow_figures import shadow_evidence
 from serving.experiments.specification import ShadowPhase
@@ -246,19 +245,24 @@ class _Split:
 
     def _missing(self, goal: MetricGoal, values: MetricValues) -> Missing:
         answers = (self._units.asks - self._units.failures).astype(np.float64)
-        lost = MetricValues(np.maximum(answers - values.denominator, 0.0), answers)
-        alpha = self._stopping.sample_ratio_alpha / len(self._challengers)
-        settings = Settings(alpha, self._stopping.tuned_for_units, EXACT_BELOW, exact=False)
-        gaps = []
-        for place, name in zip(self._places, self._challengers, strict=True):
-            both = (self._units.arm == 0) | (self._units.arm == place)
-            on = self._units.arm[both] == place
-            found = compare_sums(on, lost.of(both), None, settings, as_ratio=True, coins=True)
-            if found.low is not None and found.high is not None and found.low * found.high > 0.0:
-                gaps.append(name)
-        ripe, known = self._reader.ripe(goal.name, self._read.now_us)
+        lost = np.clip((answers - values.denominator) / np.maximum(answers, 1.0), 0.0, 1.0)
+        shares = list(self._agreed.shares(self._read.shares).values())
+        # As each share of a unit's answers, and whether it lacks any: missing.py says why both.
+        gaps = [
+            name
+            for place, name in zip(self._places, self._challengers, strict=True)
+            for both in [(self._units.arm == 0) | (self._units.arm == place)]
+            if balance_p(
+                self._units.arm[both] == place,
+                lost[both],
+                (lost[both] > 0.0).astype(np.float64),
+                challenger_share=shares[place] / (shares[0] + shares[place]),
+            )
+            <= self._stopping.sample_ratio_alpha / len(self._challengers)
+        ]
+        heard = self._reader.ripe(goal.name, self._read.now_us).values
         return Missing(
-            ripe_share=1.0 - known / ripe if ripe else None,
+            ripe_share=float(1.0 - heard.mean()) if len(heard) else None,
             allowed=self._stopping.max_missing_share,
             gaps=tuple(gaps),
         )

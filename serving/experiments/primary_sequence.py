@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.experiments.findings import TOO_FEW, Finding, Settings
 from serving.experiments.inference.boundaries import best_rho, squared_boundary
 from serving.experiments.inference.burn_in import EFFECTIVE
 from serving.experiments.inference.covariates import adjust, predictable_guesses
@@ -20,9 +21,9 @@ from serving.experiments.inference.many_arms import arm_sequences
 from serving.experiments.inference.ratios import ratio_sequence
 from serving.experiments.inference.sequences import UNBOUNDED, UNIT_RANGE, ConfidenceSequence
 from serving.experiments.inference.thinned import thinned_sequence
-from serving.experiments.metric_comparison import TOO_FEW, Finding, Settings, covers
+from serving.experiments.metric_arrays import MetricValues
+from serving.experiments.metric_comparison import covers
 from serving.experiments.metric_names import FROM_FEEDBACK
-from serving.experiments.metric_rows import MetricValues
 
 _LOOKS: Final = 200
 

@@ -1,62 +1,20 @@
 """From a phase's figures to a verdict, with the sentences that explain it.
 
 The rules stand in the order in which each would make the next one meaningless: whether anything was
-shown, by the right models, to units of one arm each, in the agreed shares, with outcomes that
-arrive; then whether there is enough; then guardrails; then the primary metric; then the time.
+shown, by the right models, to units of one arm each, in the agreed shares; then guardrails that
+follow from answers alone, as an arm that fails gets no outcomes either; then whether outcomes
+arrive, and are enough; then the other guardrails, the primary metric, and the time.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
-from serving.experiments.inference.ratio_report import PhaseReport
-from serving.experiments.report import ArmRow, MetricRow, ReportPhase, Said
-from serving.experiments.report_words import figure, interval, metric_word
+from serving.experiments.evidence import Evidence
+from serving.experiments.metric_names import FROM_ANSWERS
+from serving.experiments.report import MetricRow, Said
+from serving.experiments.report_words import figure, interval, loss, metric_word
 from serving.experiments.verdict import Decision
-
-
-@dataclass(frozen=True)
-class Missing:
-    """Outcomes of the primary metric that did not come.
-
-    Attributes:
-        ripe_share: of the answers whose outcome can come no more, those without; None without any.
-        allowed: of that share.
-        gaps: arms whose outcomes are missing more, or less, often than the control's.
-    """
-
-    ripe_share: float | None = None
-    allowed: float = 1.0
-    gaps: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the rules are asked of.
-
-    Attributes:
-        phase: which.
-        arms: the control first.
-        versions: arm → models that were asked.
-        strangers: arms in the store that the deployment has not.
-        crossed: units that met two arms.
-        ratio: of the units; None in a shadow, where the control answers everybody.
-        missing: outcomes; None where the primary metric needs none.
-        known_units: of each arm, units whose primary metric is known.
-        primary: one row a challenger.
-        secondary: guardrails and signals.
-    """
-
-    phase: ReportPhase
-    arms: tuple[ArmRow, ...]
-    versions: dict[str, tuple[str, ...]]
-    strangers: tuple[str, ...]
-    crossed: int
-    ratio: PhaseReport | None
-    missing: Missing | None
-    known_units: tuple[int, ...]
-    primary: tuple[MetricRow, ...]
-    secondary: tuple[MetricRow, ...] = field(default=())
 
 
 @dataclass(frozen=True)
@@ -163,9 +121,9 @@ def _logging_gap(evidence: Evidence) -> Ruling | None:
     if missing.ripe_share is None or missing.ripe_share <= missing.allowed:
         return None
     return _invalid(
-        f"{missing.ripe_share:.1%} of the answers got no outcome in time and {missing.allowed:.1%} "
-        "was agreed. Feedback is lost or late: mend it, then open a new phase.",
-        f"응답의 {missing.ripe_share:.1%}가 기한 안에 결과를 받지 못했습니다(합의한 한도 "
+        f"{missing.ripe_share:.1%} of a unit's answers got no outcome in time and at most "
+        f"{missing.allowed:.1%} was agreed. Feedback is lost or late: mend it, open a new phase.",
+        f"단위별 응답의 {missing.ripe_share:.1%}가 기한 안에 결과를 받지 못했습니다(합의한 한도 "
         f"{missing.allowed:.1%}). 피드백이 유실되거나 늦으니 고친 뒤 새 단계를 여세요.",
     )
 
@@ -175,10 +133,18 @@ def _few_units(evidence: Evidence) -> Ruling | None:
     return _wait(evidence, least.name, least.units, Said(en="units", ko="단위"))
 
 
+def _answers_worse(evidence: Evidence) -> Ruling | None:
+    return _breached([row for row in evidence.secondary if row.metric in FROM_ANSWERS])
+
+
 def _guardrail_worse(evidence: Evidence) -> Ruling | None:
-    for row in evidence.secondary:
+    return _breached(evidence.secondary)
+
+
+def _breached(rows: Sequence[MetricRow]) -> Ruling | None:
+    for row in rows:
         if row.role == "guardrail" and row.reading == "worse":
-            word, margin = metric_word(row.metric, row.quantile), figure(row.metric, row.margin)
+            word, margin = metric_word(row.metric, row.quantile), loss(row.metric, row.margin)
             return Ruling(
                 "roll_back",
                 Said(
@@ -254,7 +220,7 @@ def _winner(evidence: Evidence) -> Ruling | None:
         return None
     sign = 1.0 if won[0].direction == "increase" else -1.0
     row = max(won, key=lambda each: sign * (each.difference or 0.0))
-    accepted = figure(row.metric, row.margin)
+    accepted = loss(row.metric, row.margin)
     if row.reading == "better":
         why = Said(en="It is better. Promote it.", ko="더 좋습니다. 승격하세요.")
     else:
@@ -331,6 +297,7 @@ _RULES: Final[Sequence[Callable[[Evidence], Ruling | None]]] = (
     _models_mixed,
     _crossed,
     _ratio_broken,
+    _answers_worse,
     _logging_gap,
     _few_units,
     _guardrail_worse,

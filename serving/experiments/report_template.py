@@ -41,11 +41,11 @@ svg .tick{fill:var(--soft);font-size:11px}
 svg .reach{stroke:var(--blue);stroke-width:3;stroke-linecap:round}svg .dot{fill:var(--blue)}
 svg .reach.better,svg .reach.not_worse{stroke:var(--good)}svg .dot.better,svg .dot.not_worse{fill:
 var(--good)}svg .reach.worse{stroke:var(--bad)}svg .dot.worse{fill:var(--bad)}
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(22rem,1fr));gap:1rem}
-.plots figure{margin:0}figcaption{font-weight:600;font-size:.95rem}
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(22rem,100%),1fr));gap:1rem}
+.plots figure{margin:0;max-width:44rem}figcaption{font-weight:600;font-size:.95rem}
 .matrix{width:auto}.matrix td{min-width:5.5rem;text-align:center}
 .sides{display:grid;grid-template-columns:1fr 1fr;gap:1rem}
-.pairs{display:grid;grid-template-columns:repeat(auto-fill,minmax(25rem,1fr));gap:.6rem;
+.pairs{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(25rem,100%),1fr));gap:.6rem;
 margin:.6rem 0}
 .pair{border:1px solid var(--line);border-radius:6px;padding:.5rem .7rem}
 .pair code{font-size:.8rem;color:var(--soft);overflow-wrap:anywhere;word-break:break-all}
@@ -121,12 +121,12 @@ PAGE: Final = """<!doctype html>
 {% for d in r.disagreements %}<h3>{{ r.arms[0].name }} – {{ d.arm }}: {{ w("agreed") }}
 {{ "{:,}".format(d.agreed) }} / {{ "{:,}".format(d.pairs) }}
 {%- if d.pairs %} ({{ "%.1f"|format(100 * d.agreed / d.pairs) }}%){% endif %}</h3>
-{% if d.pairs %}<table class="matrix"><tr><th>{{ r.arms[0].name }} ↓ {{ d.arm }} →</th>
+{% if d.pairs %}<div class="scroll"><table class="matrix"><tr><th>{{ r.arms[0].name }} ↓ {{ d.arm }} →</th>
 {% for s in sentiments %}<th>{{ w(s) }}</th>{% endfor %}</tr>
 {% for one in sentiments %}<tr><th>{{ w(one) }}</th>{% for other in sentiments %}
 <td style="background:color-mix(in srgb,var(--{{ "blue" if one == other else "bad" }}) {{
 shade(d, one, other) }}%,transparent)">{{ "{:,}".format(d.confusion.get(one, {}).get(other, 0)) }}
-</td>{% endfor %}</tr>{% endfor %}</table>{% endif %}
+</td>{% endfor %}</tr>{% endfor %}</table></div>{% endif %}
 {% if d.examples %}<div class="pairs">{% for e in d.examples %}
 <div class="pair"><code>{{ e.request_id }} · {{ w("item") }} {{ e.item }}
 </code><div class="sides">{% for side, label, chances in [(r.arms[0].name, e.control_label,

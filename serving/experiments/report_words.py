@@ -42,6 +42,11 @@ def figure(name: str, value: float | None, *, signed: bool = False) -> str:
     return f"{value:{sign}.4g}"
 
 
+def loss(name: str, value: float) -> str:
+    """A loss that is accepted, in the metric's own unit."""
+    return figure(name, value, signed=True).removeprefix("+")
+
+
 def interval(row: MetricRow) -> str:
     """From … to …; a dash where it says nothing."""
     if row.low is None and row.high is None:

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from serving.experiments.findings import Settings
 from serving.experiments.inference.levels import Flags
 from serving.experiments.inference.multiplicity import holm
-from serving.experiments.metric_comparison import Settings, compare_sums, value_of
+from serving.experiments.metric_arrays import Counts, MetricValues, PhaseUnits
+from serving.experiments.metric_comparison import compare_sums, value_of
 from serving.experiments.metric_names import FROM_ANSWERS
-from serving.experiments.metric_rows import Counts, MetricValues, PhaseUnits
 from serving.experiments.report import SegmentRow
 
 WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")

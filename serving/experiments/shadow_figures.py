@@ -9,26 +9,21 @@ from typing import Final
 import numpy as np
 import sqlalchemy as sa
 
+from serving.experiments.evidence import Evidence
+from serving.experiments.findings import TOO_FEW, Finding, Settings
 from serving.experiments.goals import MetricGoal
-from serving.experiments.inference.anytime_rates import Sum, anytime_mean_difference
 from serving.experiments.inference.boundaries import best_rho, squared_boundary
+from serving.experiments.inference.bounded_means import BoundedSum, bounded_difference
 from serving.experiments.inference.burn_in import EFFECTIVE
 from serving.experiments.inference.intervals import anytime_p
 from serving.experiments.inference.levels import Floats
 from serving.experiments.inference.sequences import mean_sequence
-from serving.experiments.metric_comparison import (
-    COINS,
-    TOO_FEW,
-    Finding,
-    Settings,
-    adjusted,
-    row_of,
-)
+from serving.experiments.metric_arrays import PhaseUnits
+from serving.experiments.metric_comparison import COINS, adjusted, row_of
 from serving.experiments.metric_names import FROM_ANSWERS
-from serving.experiments.metric_rows import PhaseReader, PhaseUnits
+from serving.experiments.metric_rows import PhaseReader
 from serving.experiments.phase_read import PhaseRead
 from serving.experiments.report import ArmRow, MetricRow, Role, Said
-from serving.experiments.report_rules import Evidence
 from serving.experiments.shadow_rows import Pairs, mirrored_counts, pairs_of, shadow_metrics
 
 _NOT_IN_A_SHADOW: Final = Said(
@@ -136,9 +131,12 @@ def _compared(metric: str, pairs: Pairs, settings: Settings) -> Finding:
     ours, theirs = pairs.control.of(both).values, pairs.other.of(both).values
     if found.method != "none" or not as_coins or not len(ours):
         return found
-    # Of each side an interval of its own, so that it does not matter that they are pairs.
-    sums = (Sum(float(theirs.sum()), len(theirs)), Sum(float(ours.sum()), len(ours)))
-    coins = anytime_mean_difference(*sums, alpha=alpha)
+    # Of both sides as if they were no pairs, which only widens it: a hard text is so for both.
+    coins = bounded_difference(
+        BoundedSum(len(ours), float(ours.sum())),
+        BoundedSum(len(theirs), float(theirs.sum())),
+        alpha=alpha,
+    )
     return Finding("coins", coins.estimate, coins.low, coins.high)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import sqlalchemy as sa
 
 from serving.experiments.inference.levels import Floats
+from serving.experiments.metric_arrays import MetricValues
 from serving.experiments.metric_names import FROM_ANSWERS
-from serving.experiments.metric_rows import MetricValues
 from serving.experiments.metric_values import answer_terms
 from serving.experiments.report import Differing, Disagreement
 from serving.experiments.tables import FAILED, REWARD, exposures, outcomes

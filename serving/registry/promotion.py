@@ -35,6 +35,9 @@ class Verdict(BaseModel):
     reason: str = Field(min_length=1)
     deployment_id: str
     artifact_digest: str = Field(description="Manifest digest of the comparison that decided.")
+    arm: str | None = Field(
+        default=None, description="That is promoted or rolled back; of two arms the second."
+    )
 
 
 class Promotion(BaseModel):
@@ -141,10 +144,10 @@ def promote_model(
             f"the verdict is about deployment {verdict.deployment_id!r}, given was "
             f"{deployment.deployment_id!r}; pass the deployment that was compared"
         )
-    champion, challenger = deployment.arm("champion"), deployment.arm("challenger")
-    if champion is None or (challenger is None and verdict.decision in {"promote", "roll_back"}):
+    champion, challenger = deployment.control, _challenger(deployment, verdict.arm)
+    if challenger is None and verdict.decision in {"promote", "roll_back"}:
         raise ExperimentError(
-            f"verdict {verdict.decision!r} needs a champion and a challenger, deployment "
+            f"verdict {verdict.decision!r} of arm {verdict.arm!r} needs a challenger, deployment "
             f"{deployment.deployment_id!r} has {[arm.name for arm in deployment.arms]!r}; deploy "
             "a challenger and compare again"
         )
@@ -169,6 +172,14 @@ def promote_model(
     write_json(out / "promotion.json", promotion.model_dump(mode="json"))
     write_manifest(out, PROMOTION_KIND, promotion.model_dump(mode="json"))
     return promotion
+
+
+def _challenger(deployment: Deployment, name: str | None) -> Arm | None:
+    """The arm that a verdict names, which is not the control."""
+    others = deployment.arms[1:]
+    if name is None:
+        return others[0] if len(others) == 1 else None
+    return next((arm for arm in others if arm.name == name), None)
 
 
 def _log_verdict(

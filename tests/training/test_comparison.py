@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,20 +8,22 @@ import pytest
 from data.errors import ArtifactError, ExperimentError, SettingsError
 from data.manifest import read_manifest, write_manifest
 from serving.deployment import Arm, Deployment, write_deployment
+from serving.experiments.catalogue import Catalogue, Served
+from serving.experiments.lifecycle import Event
+from serving.experiments.report import ExperimentReport
+from serving.experiments.specification import specification_of
 from serving.experiments.store import ExperimentStore, Exposure, Feedback
 from serving.registry.arms import DEPLOYMENT_KIND
 from training.comparison import COMPARISON_KIND, compare_arms
 from training.delivery import promote_candidate
 
 RULE = "{margin: 0.1, min_exposures_per_arm: 100, tuned_for_units: 1000}"
+ARMS = (("champion", "1"), ("challenger", "2"))
 ANSWER = json.dumps({"sentiment": {"label": "positive"}}).encode()
 
 
-@pytest.fixture
-def deployment(tmp_path: Path) -> Path:
-    folder = tmp_path / "deployment"
-    folder.mkdir()
-    arms = tuple(
+def _arms(named: Sequence[tuple[str, str]]) -> tuple[Arm, ...]:
+    return tuple(
         Arm(
             name=name,
             model_name="sentiment",
@@ -30,12 +33,18 @@ def deployment(tmp_path: Path) -> Path:
             evidence_id=f"evidence-{version}",
             share=0.5,
         )
-        for name, version in (("champion", "1"), ("challenger", "2"))
+        for name, version in named
     )
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Path:
+    folder = tmp_path / "deployment"
+    folder.mkdir()
     deployed = Deployment(
         experiment_id="e",
         salt="a salt for tests",
-        arms=arms,
+        arms=_arms(ARMS),
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
     write_deployment(folder / "deployment.json", deployed)
@@ -57,7 +66,7 @@ def _serve(deployment: Path, url: str, units: int, *, right: dict[str, float]) -
             Exposure(
                 request_id=f"r{number}",
                 item=0,
-                experiment_id="e",
+                experiment_id=deployed["experiment_id"],
                 deployment_id=deployed["deployment_id"],
                 unit=f"{number:064x}",
                 arm=arm,
@@ -141,6 +150,71 @@ def test_an_empty_store_decides_nothing(deployment: Path, tmp_path: Path) -> Non
     ).facts
     assert facts["decision"] in {"continue", "invalid"}
     assert facts["low"] is None
+
+
+def _phase(tmp_path: Path, url: str) -> tuple[Path, Deployment]:
+    """An experiment whose one phase a deployment serves, and that deployment's folder."""
+    values = {
+        "name": "float-or-int8",
+        "hypothesis": "INT8도 똑같이 맞힌다",
+        "owner": "review-analysis",
+        "unit": "user",
+        "arms": [{"name": n, "model": f"models:/sentiment/{v}"} for n, v in ARMS],
+        "metrics": {
+            "primary": {"name": "sentiment_accuracy", "direction": "increase", "margin": 0.1}
+        },
+        "phases": [{"kind": "ab", "allocation": dict.fromkeys(dict(ARMS), 0.5)}],
+    }
+    agreed = specification_of(values, where="a test")
+    catalogue = Catalogue(url)
+    catalogue.put(agreed)
+    deployed = Deployment(
+        experiment_id="float-or-int8",
+        salt="a salt for tests",
+        arms=_arms(ARMS),
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        phase=agreed.plan(agreed.phases[0], version=1, number=1),
+    )
+    catalogue.record(
+        "float-or-int8",
+        Event(action="start", by="a test", reason="a test"),
+        serves=Served("sentiment", deployed.deployment_id, deployed.model_dump(mode="json")),
+    )
+    catalogue.close()
+    folder = tmp_path / "phase"
+    folder.mkdir()
+    write_deployment(folder / "deployment.json", deployed)
+    write_manifest(folder, DEPLOYMENT_KIND, {"status": "ok"})
+    return folder, deployed
+
+
+def test_a_phase_is_judged_by_what_its_experiment_agreed_on(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'store.sqlite'}"
+    folder, _ = _phase(tmp_path, url)
+    _serve(folder, url, 3000, right={"champion": 0.8, "challenger": 0.8})
+    manifest = compare_arms(
+        folder, store_url=url, rule="", traffic="<b>가상</b>", out=tmp_path / "c"
+    )
+    assert manifest.facts["decision"] == "promote"
+    assert manifest.facts["low"] > -0.1
+    decided = json.loads((tmp_path / "c" / "verdict.json").read_bytes())
+    report = ExperimentReport.model_validate(decided)
+    assert (report.arm, report.experiment) == ("challenger", "float-or-int8")
+    for name in ("report.html", "report.ko.html"):
+        assert "&lt;b&gt;가상&lt;/b&gt;" in (tmp_path / "c" / name).read_text(encoding="utf-8")
+
+
+def test_a_phase_takes_no_rule_and_no_other_deployment(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'store.sqlite'}"
+    folder, deployed = _phase(tmp_path, url)
+    out = tmp_path / "c"
+    with pytest.raises(SettingsError, match="leave the rule out"):
+        compare_arms(folder, store_url=url, rule=RULE, traffic="a test", out=out)
+    other = deployed.model_copy(update={"salt": "another salt"})
+    write_deployment(folder / "deployment.json", other)
+    with pytest.raises(ExperimentError, match="is served by deployment"):
+        compare_arms(folder, store_url=url, rule="", traffic="a test", out=out)
+    assert not out.exists()
 
 
 def test_a_wrong_rule_and_a_missing_deployment_are_told(deployment: Path, tmp_path: Path) -> None:

@@ -240,9 +240,24 @@ def test_a_verdict_without_a_challenger_promotes_nothing(registry, register, tmp
     register(1)
     gate(registry, "champion", 1, None)
     deployment = deploy(registry, tmp_path)
-    with pytest.raises(ExperimentError, match="needs a champion and a challenger"):
+    with pytest.raises(ExperimentError, match="needs a challenger"):
         promote(registry, deployment, "promote", tmp_path)
     assert promote(registry, deployment, "invalid", tmp_path).status == "skipped"
+
+
+def test_the_arm_that_a_verdict_names_becomes_champion_whatever_it_is_called(pair, tmp_path):
+    served = deploy(pair, tmp_path)
+    control, challenger = (
+        arm.model_copy(update={"name": name})
+        for arm, name in zip(served.arms, ("float", "int8"), strict=True)
+    )
+    named_so = served.model_copy(update={"arms": (control, challenger)})
+    with pytest.raises(ExperimentError, match="'turbo' needs a challenger"):
+        promote(pair, named_so, "promote", tmp_path, arm="turbo")
+    with pytest.raises(ExperimentError, match="'float' needs a challenger"):
+        promote(pair, named_so, "promote", tmp_path, arm="float")
+    promotion = promote(pair, named_so, "promote", tmp_path, "int8", arm="int8")
+    assert (promotion.champion_before, promotion.champion) == ("1", "2")
 
 
 def test_a_person_can_restore_an_earlier_champion(pair, tmp_path):
