@@ -45,7 +45,7 @@ from serving.registry.promotion import Decision, Verdict, promote_model
 from serving.registry.rollback import Wish, roll_back
 from serving.registry.transition import Tools, recover
 
-_TIMEOUT_S: Final = 300.0
+_TIMEOUT_S: Final = 120.0
 _WORKERS: Final = 2
 _KILLED: Final = "killed"
 _ANSWER: Final = "answer.json"
@@ -163,9 +163,11 @@ def start(folder: Path, work: Callable[[], Any]) -> ForkProcess:
     return process
 
 
-def result(folder: Path, process: ForkProcess) -> tuple[int, Any]:
+def result(
+    folder: Path, process: ForkProcess, *, timeout_s: float | None = None
+) -> tuple[int, Any]:
     """A process's exit code (negative: the signal that ended it), and its answer if it had one."""
-    process.join(_TIMEOUT_S)
+    process.join(timeout_s)
     if process.is_alive():
         process.kill()
         process.join()
@@ -176,8 +178,8 @@ def result(folder: Path, process: ForkProcess) -> tuple[int, Any]:
 
 
 def in_process(folder: Path, work: Callable[[], Any]) -> tuple[int, Any]:
-    """``start`` and ``result``."""
-    return result(folder, start(folder, work))
+    """``start`` and ``result``; one that hangs is ended."""
+    return result(folder, start(folder, work), timeout_s=_TIMEOUT_S)
 
 
 def _killing(at: int | None, seen: list[str]) -> Callable[[str], None]:
