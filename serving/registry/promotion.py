@@ -35,6 +35,9 @@ class Verdict(BaseModel):
     reason: str = Field(min_length=1)
     deployment_id: str
     artifact_digest: str = Field(description="Manifest digest of the comparison that decided.")
+    arm: str = Field(
+        default="challenger", description="The arm that it is about, where there are several."
+    )
 
 
 class Promotion(BaseModel):
@@ -141,13 +144,7 @@ def promote_model(
             f"the verdict is about deployment {verdict.deployment_id!r}, given was "
             f"{deployment.deployment_id!r}; pass the deployment that was compared"
         )
-    champion, challenger = deployment.arm("champion"), deployment.arm("challenger")
-    if champion is None or (challenger is None and verdict.decision in {"promote", "roll_back"}):
-        raise ExperimentError(
-            f"verdict {verdict.decision!r} needs a champion and a challenger, deployment "
-            f"{deployment.deployment_id!r} has {[arm.name for arm in deployment.arms]!r}; deploy "
-            "a challenger and compare again"
-        )
+    champion, challenger = _compared(deployment, verdict)
     run_id = _log_verdict(registry, verdict, deployment, experiment, metrics, artifacts)
     tools = tools or Tools(models=registry.state / "models")
     recover(registry, tools, name=champion.model_name)
@@ -169,6 +166,27 @@ def promote_model(
     write_json(out / "promotion.json", promotion.model_dump(mode="json"))
     write_manifest(out, PROMOTION_KIND, promotion.model_dump(mode="json"))
     return promotion
+
+
+def _compared(deployment: Deployment, verdict: Verdict) -> tuple[Arm, Arm | None]:
+    """The control, and the arm that the verdict is about."""
+    control, tried = deployment.control, deployment.arm(verdict.arm)
+    if verdict.decision not in {"promote", "roll_back"}:
+        return control, tried
+    if tried is None or tried == control:
+        raise ExperimentError(
+            f"verdict {verdict.decision!r} about arm={verdict.arm!r} needs a champion and a "
+            f"challenger, deployment {deployment.deployment_id!r} has "
+            f"{[arm.name for arm in deployment.arms]!r}, the first its control; deploy a "
+            "challenger and compare again"
+        )
+    if tried.model_name != control.model_name:
+        raise ExperimentError(
+            f"arm {tried.name!r} is of the model {tried.model_name!r}, the control of "
+            f"{control.model_name!r}: an alias moves within one registered model; register the "
+            "winner there and compare again"
+        )
+    return control, tried
 
 
 def _log_verdict(
