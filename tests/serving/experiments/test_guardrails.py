@@ -135,6 +135,26 @@ def test_feedback_is_guarded_and_of_several_outcomes_the_latest_counts(open_phas
     assert found.high < -0.2
 
 
+def test_on_both_databases(open_phase_at: Open, store_url: str) -> None:
+    goal = {"name": "reward", "direction": "increase", "margin": 0.2}
+    phase = open_phase_at(store_url, "ab", {"metrics.guardrails": [ERRORS, goal]})
+    watch = phase.watch(store_url)
+    phase.answer(60)
+    for request in range(1, 61):
+        phase.tell(request, 1.0)
+    fed_back = reading(watch.look(), "reward")
+    assert fed_back.units + fed_back.control_units == 60
+    phase.answer(150, failing)
+    phase.now_us += 90_000_000
+    phase.answer(10)
+    look = watch.look()
+    assert sum(look.units.values()) == 220
+    after = act_on(phase.catalogue, look, phase.entry)
+    assert after.lifecycle.state == "rolled_back"
+    one = look_at_phase(store_url, phase.deployment, phase.specification)
+    assert one.units == look.units
+
+
 def test_an_outcome_after_the_window_does_not_count(open_phase: Open) -> None:
     goal = {"name": "reward", "direction": "increase", "margin": 0.2}
     phase = open_phase("ab", {"metrics.guardrails": [goal], "stopping": {"attribution_days": 1.0}})
