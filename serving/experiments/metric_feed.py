@@ -85,7 +85,10 @@ class MetricFeed:
         self.units = Slots(self._arms)
         self.tallies = {
             goal.label: Tally(
-                self.units, binned=goal.quantile is not None, bounded=goal.name in BOUNDED
+                self.units,
+                of_means=goal.name not in FROM_ANSWERS,
+                binned=goal.quantile is not None,
+                bounded=goal.name in BOUNDED,
             )
             for goal in self._goals
         }
