@@ -11,7 +11,8 @@ each metric of each challenger has an equal part of it (Bonferroni). What is rea
                         speaks of an arm that always fails; both share their part of the level
     quantiles           the first value of each unit, exactly, from 30 units an arm
 
-In a shadow, what the control answered is held against what the others would have.
+Whether units are dealt as they were meant to be is told of those that came two minutes ago or more:
+an arm that takes its time loses none. In a shadow, what the control answered is held against what the others would have.
 """
 
 import math
@@ -169,8 +170,8 @@ class GuardrailWatch:
     def _sample_ratio(self) -> SampleRatioReading | None:
         if self._shadow or len(self._shares) < 2:  # noqa: PLR2004  # a ratio takes two
             return None
-        units = self._feed.units.units()
-        counts = {name: units[name] for name in self._shares}
+        settled = dict(zip(self._arms, self._feed.settled, strict=True))
+        counts = {name: settled[name] for name in self._shares}
         rule = RatioRule(alpha=self._specification.stopping.sample_ratio_alpha)
         phase = PhaseCounts(name=self._phase, shares=self._shares, counts=counts)
         self._ratio = phase_report(phase, rule, earlier=self._ratio)

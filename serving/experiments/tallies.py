@@ -43,6 +43,10 @@ class Slots:
         self._arm: list[int] = []
         self._units = [0] * len(self.arms)
 
+    def __len__(self) -> int:
+        """How many slots there are."""
+        return len(self._arm)
+
     def number(self, arm: str, unit: str) -> int:
         """The slot of a unit in an arm.
 
