@@ -36,7 +36,7 @@ class Served:
 
 
 def live_folder(home: Home) -> Path:
-    """The folder that `make experiment` writes and `make serve` watches: ``MATJIP_LIVE``, if set."""
+    """What `make experiment` writes and `make serve` watches: ``MATJIP_LIVE``, else ``live/``."""
     return Path(os.environ.get("MATJIP_LIVE") or home.root / "live").resolve()
 
 
