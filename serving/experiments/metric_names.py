@@ -16,3 +16,5 @@ FROM_FEEDBACK: Final[dict[str, str]] = {
 }
 """Fed back as a sentiment or a reward; any other name is fed back as metric and value."""
 NOT_FED_BACK: Final = frozenset({*FROM_ANSWERS, *FROM_FEEDBACK})
+SHARES: Final = frozenset({"error_rate", "degraded_rate", "sentiment_accuracy"})
+"""Each ask counts 0 or 1, so there is no quantile of it."""

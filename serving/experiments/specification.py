@@ -38,7 +38,7 @@ from serving.dealing import (
     PhasePlan,
     Share,
 )
-from serving.experiments.metric_names import METRIC_PATTERN
+from serving.experiments.metric_names import METRIC_PATTERN, SHARES
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
 Unit = Literal["user", "restaurant", "request"]
@@ -81,6 +81,20 @@ class MetricGoal(_Frozen):
         allow_inf_nan=False,
         description="Loss that is accepted, in the metric's unit; 0 asks for a gain.",
     )
+    quantile: float | None = Field(
+        default=None,
+        gt=0.0,
+        lt=1.0,
+        description="Of single values, like 0.95 of latency_ms; None for the mean.",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_quantile(self) -> Self:
+        if self.quantile is not None and self.name in SHARES:
+            raise ValueError(
+                f"{self.name!r} is a share and has no quantile={self.quantile!r}; leave it out"
+            )
+        return self
 
 
 class MetricGoals(_Frozen):

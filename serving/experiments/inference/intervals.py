@@ -220,12 +220,12 @@ def anytime_difference(
         estimate,
         error,
         radius=error * float(np.sqrt(squared_boundary(x, alpha, alternative))),
-        p=_anytime_p(_towards(estimate, alternative) / error, float(x), alternative),
+        p=anytime_p(_towards(estimate, alternative) / error, float(x), alternative),
         alternative=alternative,
     )
 
 
-def _anytime_p(z: float, x: float, alternative: Alternative) -> float:
+def anytime_p(z: float, x: float, alternative: Alternative) -> float:
     """``squared_boundary`` solved for alpha: the level at which the interval would end at zero."""
     half = 0.5 * max(z, 0.0) ** 2 * x / (x + 1)
     if alternative == "two-sided":
