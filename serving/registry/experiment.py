@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from data.errors import SettingsError
+from data.errors import ExperimentError, SettingsError
 from serving.experiments.lifecycle import Action
 from serving.experiments.specification import read_specification
 from serving.registry.connection import DEFAULT_TRACKING_URI, connect
@@ -137,6 +137,7 @@ def promote(
     reason: Reason,
     arm: Annotated[str | None, typer.Option(help="The winner; the challenger if only one.")] = None,
     by: By = None,
+    anyway: Annotated[bool, typer.Option(help="Against what the report says.")] = False,  # noqa: FBT002  # typer's way
 ) -> None:
     """Send everybody to the winner, then make it champion; again after a kill, it goes on."""
     with at_work(context) as experiments:
@@ -147,10 +148,33 @@ def promote(
         winner = arm or challengers[0]
         if entry.lifecycle.promoted != winner:
             event = event_of(name, "promote", by=_who(by), reason=reason, arm=winner)
+            entry.lifecycle.after(event)
+            against = _against(places_of(context).store, name, winner)
+            if against and not anyway:
+                raise ExperimentError(f"{against}; wait for it, or promote with --anyway")
+            if against:
+                event = event_of(
+                    name,
+                    "promote",
+                    by=event.by,
+                    reason=f"{reason} (although {against})",
+                    arm=winner,
+                )
             experiments.catalogue.record(name, event, after=entry.lifecycle.events)
         show(f"{name}: everybody is answered by {winner!r}")
         crowned = crown(connect(places_of(context).tracking), experiments.catalogue, name)
         show(crowned.sentence)
+
+
+def _against(store: str, name: str, winner: str) -> str:
+    """What the report says instead of promoting an arm; nothing where it says so too."""
+    from serving.experiments.analysis import report_of
+
+    report = report_of(store, name)
+    if report.decision == "promote" and report.arm in {None, winner}:
+        return ""
+    of = f" {report.arm!r}" if report.arm else ""
+    return f"the report on {name!r} says {report.decision}{of}: {report.reason}"
 
 
 def _open(
