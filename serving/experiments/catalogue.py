@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 
 from data.errors import ExperimentError
+from data.manifest import canonical_digest
 from serving.experiments.database import act_alone, name_of, open_database, reported
 from serving.experiments.lifecycle import ENDED, OPENING, Event, Lifecycle
 from serving.experiments.routes import (
@@ -101,7 +102,7 @@ class Catalogue:
         ):
             act_alone(connection)
             rows = _versions(connection, name)
-            if rows and rows[-1].digest == specification.digest:
+            if rows and _specification(rows[-1]) == specification:
                 return self._found(connection, name)
             begun = _events(connection, name)
             if begun:
@@ -298,20 +299,29 @@ def _events(connection: sa.Connection, name: str) -> list[sa.Row[Any]]:
     return list(connection.execute(query.order_by(experiment_events.c.number)))
 
 
-def _entry(row: sa.Row[Any], events: Sequence[sa.Row[Any]]) -> Entry:
+def _specification(row: sa.Row[Any]) -> ExperimentSpecification:
     where = f"version {row.version!r} of experiment {row.name!r}, as it is stored"
-    specification = specification_of(row.specification, where=where)
-    if specification.digest != row.digest:
+    # What is stored is hashed, not what it reads as: a later matjip may know more of an experiment.
+    found = canonical_digest(row.specification)
+    if found != row.digest:
         raise ExperimentError(
-            f"{where}, hashes to {specification.digest!r}, not to its digest {row.digest!r}: it "
-            "was changed behind the catalogue; restore the database"
+            f"{where}, hashes to {found!r}, not to its digest {row.digest!r}: it was changed behind "
+            "the catalogue; restore the database"
         )
+    return specification_of(row.specification, where=where)
+
+
+def _entry(row: sa.Row[Any], events: Sequence[sa.Row[Any]]) -> Entry:
+    specification = _specification(row)
     try:
         history = tuple(
             Recorded(each.number, Event.model_validate(each.event), each.created_at_us)
             for each in events
         )
     except ValidationError as error:
-        raise ExperimentError(f"{where}, has an event that is none: {error}") from error
+        raise ExperimentError(
+            f"experiment {row.name!r} has an event in the store that is none: {error}; restore the "
+            "database"
+        ) from error
     lifecycle = Lifecycle.of(specification, (each.event for each in history))
     return Entry(row.version, lifecycle, history, row.created_at_us)

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from data.errors import ExperimentError
+from data.manifest import canonical_digest
 from serving.experiments.catalogue import Catalogue, Entry, Served
 from serving.experiments.lifecycle import Action, Event
 from serving.experiments.routes import Routes
@@ -189,7 +190,7 @@ def test_an_event_that_is_none_is_named(catalogue: Catalogue, url: str, agreed: 
     catalogue.record("sentiment-int8", event("start"))
     with sa.create_engine(url).begin() as connection:
         connection.execute(experiment_events.update().values(event={"action": "delete"}))
-    with pytest.raises(ExperimentError, match="has an event that is none"):
+    with pytest.raises(ExperimentError, match="has an event in the store that is none"):
         catalogue.get("sentiment-int8")
 
 
@@ -275,3 +276,20 @@ def test_all_experiments_share_a_salt_that_is_made_once(catalogue: Catalogue, ur
     assert salts == {other.salt()}
     assert len(other.salt()) == 32
     other.close()
+
+
+def test_what_an_earlier_matjip_has_stored_stays_readable(
+    catalogue: Catalogue, url: str, agreed: Agreed
+) -> None:
+    catalogue.put(of(agreed()))
+    with sa.create_engine(url).begin() as connection:
+        stored = connection.execute(sa.select(experiment_versions.c.specification)).scalar_one()
+        del stored["layer"], stored["stopping"]["attribution_days"]  # as if it knew neither
+        connection.execute(
+            experiment_versions.update().values(
+                specification=stored, digest=canonical_digest(stored)
+            )
+        )
+    assert catalogue.get("sentiment-int8").lifecycle.specification == of(agreed())
+    catalogue.record("sentiment-int8", event("start"))
+    assert catalogue.put(of(agreed())).version == 1
