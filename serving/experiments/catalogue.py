@@ -305,8 +305,8 @@ def _specification(row: sa.Row[Any]) -> ExperimentSpecification:
     found = canonical_digest(row.specification)
     if found != row.digest:
         raise ExperimentError(
-            f"{where}, hashes to {found!r}, not to its digest {row.digest!r}: it was changed behind "
-            "the catalogue; restore the database"
+            f"{where}, hashes to {found!r}, not to its digest {row.digest!r}: it was changed "
+            "behind the catalogue; restore the database"
         )
     return specification_of(row.specification, where=where)
 
