@@ -13,7 +13,7 @@ registry. What people decide is kept, with ``--by`` and ``--reason``.
 import getpass
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -42,6 +42,8 @@ from serving.registry.phase_arms import moved_aliases
 from serving.registry.phases import DEFAULT_LIVE, event_of, open_phase, served_by
 from serving.registry.winners import crown
 
+_LONGEST: Final = 2_000
+"""Characters of a reason that are kept."""
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(questions)
 

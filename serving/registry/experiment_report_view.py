@@ -36,7 +36,12 @@ def report_page(report: ExperimentReport, lang: Language) -> RenderableType:
     parts.append(_arms(report))
     if rows := (*report.metrics, *report.paired):
         parts.append(_metrics(rows))
-    parts += [Text(row.sentence, "dim") for row in report.sample_ratio]
+    # The phase's own sample ratio comes first; of its segments only what is wrong is told.
+    parts += [
+        Text(row.sentence, "dim")
+        for place, row in enumerate(report.sample_ratio)
+        if place == 0 or row.reading == "alarm"
+    ]
     return Group(*parts)
 
 
@@ -63,13 +68,21 @@ def _metrics(rows: Sequence[MetricRow]) -> Table:
             _number(row.control_value),
             _number(row.value),
             _number(row.difference, sign=True),
-            f"{_number(row.low, sign=True)} to {_number(row.high, sign=True)}",
+            _interval(row),
             row.reading.replace("_", " "),
         )
     return table
 
 
+def _interval(row: MetricRow) -> str:
+    if row.low is None and row.high is None:
+        return "-"
+    low = "-inf" if row.low is None else f"{row.low:+.4g}"
+    high = "inf" if row.high is None else f"{row.high:+.4g}"
+    return f"{low} to {high}"
+
+
 def _number(value: float | None, *, sign: bool = False) -> str:
     if value is None:
-        return "?"
+        return "-"
     return f"{value:+.4g}" if sign else f"{value:.4g}"

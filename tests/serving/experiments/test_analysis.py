@@ -267,7 +267,9 @@ def test_what_was_known_of_units_before_cuts_the_variance(trial):
             )
             for unit in range(1_500)
         ]
-        shown, said = ([one for pair in side for one in pair] for side in zip(*everything, strict=True))
+        shown, said = (
+            [one for pair in side for one in pair] for side in zip(*everything, strict=True)
+        )
         it.write(shown, said)
     found = report(it).primary[0]
     assert found.variance_cut > 0.3
