@@ -4,6 +4,7 @@ Classifiers are served from ``live/deployment.json`` whatever they came from: it
 `make experiment` writes, so that a gateway takes a phase as it opens.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,6 +35,11 @@ class Served:
     notes: tuple[str, ...] = ()
 
 
+def live_folder(home: Home) -> Path:
+    """What `make experiment` writes and `make serve` watches: ``MATJIP_LIVE``, else ``live/``."""
+    return Path(os.environ.get("MATJIP_LIVE") or home.root / "live").resolve()
+
+
 def deployments_to_serve(home: Home) -> Served:
     """The newest deployment of each kind, those of experiments among them.
 
@@ -44,7 +50,7 @@ def deployments_to_serve(home: Home) -> Served:
         SettingsError: there is none of any kind.
         ExperimentError: the store or a deployment cannot be read.
     """
-    live = home.root / "live"
+    live = live_folder(home)
     running = _mended(home, live)
     try:
         found = latest_deployments(home)

@@ -7,7 +7,7 @@ import pytest
 
 from data.errors import SettingsError
 from pipelines.deployments import CLASSIFIER, LANGUAGE
-from pipelines.live import deployments_to_serve
+from pipelines.live import deployments_to_serve, live_folder
 from pipelines.local import Home, RunRecord, StepRecord, save_run
 from serving.dealing import PhasePlan
 from serving.deployment import Arm, Deployment, read_deployment, write_deployment
@@ -94,7 +94,7 @@ def _experiment(home: Home, hours: int) -> tuple[Catalogue, str]:
 
 def _serves(home: Home) -> tuple[str, tuple[str, ...]]:
     served = deployments_to_serve(home)
-    assert served.deployments[CLASSIFIER] == home.root.resolve() / "live" / "deployment.json"
+    assert served.deployments[CLASSIFIER] == live_folder(home) / "deployment.json"
     return read_deployment(served.deployments[CLASSIFIER]).deployment_id, served.notes
 
 
