@@ -13,7 +13,7 @@ NOT_LOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefi
 	cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
 
 .PHONY: help setup demo test check test-services ingest validate split pretrain train-sentiment export \
-	quantize evaluate gate register deploy compare promote \
+	quantize evaluate gate register deploy compare promote rollback \
 	language tune tune-engine targets pretrain-llm train-llm merge-llm quantize-llm compare-llm \
 	evaluate-llm gate-llm \
 	register-llm deploy-llm \
@@ -126,6 +126,8 @@ compare: setup  ## what was served and fed back, to a verdict
 	$(STEP)
 promote: setup  ## the verdict to the alias
 	$(STEP)
+rollback: setup  ## everybody back to the former champion: make rollback BY=name REASON="…" [ARGS="--to 3"]
+	@$(PY) -m serving.registry.rollback --by "$(BY)" --reason "$(REASON)" $(ARGS)
 
 experiment: setup  ## models side by side: make experiment ARGS="new FILE", "list", "start NAME --reason …", "--help"
 	@in="$${MATJIP_VAR:-var}"; MATJIP_LIVE="$${MATJIP_LIVE:-$$in/live}" \

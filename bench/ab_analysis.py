@@ -21,7 +21,8 @@ import orjson
 from bench.ab_archive import ROOT, deployment, make
 from bench.ab_figures import AbFigure
 from serving.experiments.archive_units import units_of_archive
-from serving.experiments.verdict import DecisionRule, decide
+from serving.experiments.decision_rule import DecisionRule
+from serving.experiments.verdict import decide
 
 EXPOSURES: Final = 10_000_000
 WINDOW_DAYS: Final = 7.0

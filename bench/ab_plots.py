@@ -1,4 +1,7 @@
-"""Plots of `make ab-sim` (SVG): what peeking does, one sequence over time, and when runs stop."""
+"""Plots of `make ab-sim` (SVG): what peeking does, one sequence over time, and when runs stop.
+
+ab_world_plots.py draws those of the worlds.
+"""
 
 from pathlib import Path
 from typing import Final
@@ -21,6 +24,7 @@ from bench.ab_sequences import (
     sequence_of,
     stops,
 )
+from bench.ab_world_plots import novelty_plot, worlds_plot
 from serving.experiments.inference.planning import sample_for, variance_of_proportions
 from serving.experiments.inference.stopping import best_tuning
 
@@ -126,4 +130,6 @@ def write_plots(folder: Path) -> list[str]:
         peeking_plot(folder / "ab_peeking.svg"),
         timeline_plot(folder / "ab_timeline.svg"),
         stopping_plot(folder / "ab_stopping.svg"),
+        worlds_plot(folder / "ab_worlds.svg"),
+        novelty_plot(folder / "ab_novelty.svg"),
     ]

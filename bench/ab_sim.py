@@ -31,7 +31,10 @@ PARTS: Final[dict[str, str]] = {
     "sequences": "bench.ab_sequences",
     "sample_ratio": "bench.ab_sample_ratio",
     "variance": "bench.ab_variance",
+    "worlds": "bench.ab_worlds",
+    "lost_events": "bench.ab_lost_events",
     "analysis": "bench.ab_analysis",
+    "kill_drills": "bench.ab_kill_drills",
 }
 """Name → module with ``measure(say) -> {key: AbFigure}``; imported when its turn comes."""
 _CPU_INFO: Final = Path("/proc/cpuinfo")

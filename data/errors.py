@@ -11,6 +11,7 @@
     ├── MetricError             a metric cannot be computed; it is never reported as zero
     ├── GateError               a model may not go on: its evidence is missing or says no
     ├── RegistryError           the registry refused, is unreachable, or disagrees with the evidence
+    │   └── MoveRefusedError    an alias may not move so, however often it is tried
     ├── EngineError             an inference engine cannot load or answer
     │   ├── EngineMemoryError   it ran out of memory; a smaller batch may do
     │   ├── OverloadError       too much waits already; come again after ``retry_after_s``
@@ -63,6 +64,10 @@ class GateError(MatjipError):
 
 class RegistryError(MatjipError):
     """The model registry refused, is unreachable, or disagrees with the evidence."""
+
+
+class MoveRefusedError(RegistryError):
+    """An alias may not move so: the evidence does not allow it, or it names another version."""
 
 
 class EngineError(MatjipError):

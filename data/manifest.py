@@ -21,6 +21,11 @@ from data.contract import CONTRACT_VERSION, LabelledReview, check_contract_versi
 from data.errors import ArtifactError
 
 MANIFEST_NAME: Final = "manifest.json"
+EVIDENCE_NAME: Final = "evidence.json"
+SIGNATURE_NAME: Final = "signature.json"
+BESIDE: Final = frozenset({EVIDENCE_NAME, SIGNATURE_NAME})
+"""What may stand beside a folder's manifest and is not of what it lists: who vouches for it, which
+no digest depends on (serving/model_signature.py)."""
 
 
 class FileEntry(BaseModel):
@@ -97,11 +102,11 @@ def start_artifact(folder: Path) -> None:
 def write_manifest(folder: Path, kind: str, facts: Mapping[str, Any]) -> Manifest:
     """Seal an artifact: hash every file below ``folder`` and write its manifest last."""
     files = {
-        path.relative_to(folder).as_posix(): FileEntry(
-            sha256=file_sha256(path), bytes=path.stat().st_size
-        )
+        name: FileEntry(sha256=file_sha256(path), bytes=path.stat().st_size)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST_NAME
+        if path.is_file()
+        and path.name != MANIFEST_NAME
+        and (name := path.relative_to(folder).as_posix()) not in BESIDE
     }
     identity = {
         "kind": kind,

@@ -4,6 +4,7 @@ In: a deployment, the store of exposures and outcomes, a rule that was agreed be
 of kind "comparison" with verdict.json and report.html.
 """
 
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,8 +14,9 @@ from markupsafe import Markup
 from data.manifest import Manifest, write_manifest, write_text_atomically
 from data.settings import parse_settings
 from serving.deployment import Deployment, read_deployment
+from serving.experiments.decision_rule import METRIC_WORDS, DecisionRule
 from serving.experiments.store import ExperimentStore
-from serving.experiments.verdict import METRIC_WORDS, DecisionRule, Verdict, decide
+from serving.experiments.verdict import Verdict, decide
 from training.evaluation.plots import sequence_svg
 
 COMPARISON_KIND: Final = "comparison"
@@ -93,7 +95,11 @@ def compare_arms(
     store = ExperimentStore(store_url)
     try:
         data = store.exposures_with_outcomes(
-            deployed.experiment_id, deployed.deployment_id, window_days=agreed.attribution_days
+            deployed.experiment_id,
+            deployed.deployment_id,
+            window_days=agreed.attribution_days,
+            settling_days=agreed.settling_days,
+            closed_by_us=time.time_ns() // 1_000 if agreed.closed_windows_only else None,
         )
     finally:
         store.close()

@@ -12,12 +12,14 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from data.manifest import Manifest, read_manifest, write_manifest
+from serving.analyzer import load_analyzer
 from serving.deployment import read_deployment
 from serving.registry.arms import DEPLOYMENT_KIND
 from serving.registry.connection import connect
 from serving.registry.promotion import Verdict
 from serving.registry.promotion import deploy_challenger as deploy
 from serving.registry.promotion import promote_model as promote
+from serving.registry.transition import Tools
 from serving.registry.versions import download, resolve
 from training.comparison import COMPARISON_KIND
 from training.evaluation.evaluation import EVALUATION_KIND, evaluate_models
@@ -181,11 +183,12 @@ def promote_candidate(
         ExperimentError: the verdict is about another deployment.
         RegistryError: an alias was moved meanwhile, or MLflow is away.
     """
+    registry = connect(tracking_uri)
     manifest = read_manifest(comparison, COMPARISON_KIND)
     decided = json.loads((comparison / "verdict.json").read_bytes())
     figures = ("srm_p", "difference", "low", "high")
     promote(
-        connect(tracking_uri),
+        registry,
         verdict=Verdict(
             decision=decided["decision"],
             reason=decided["reason"],
@@ -197,5 +200,16 @@ def promote_candidate(
         metrics={name: decided[name] for name in figures if decided[name] is not None},
         artifacts={"comparison": comparison},
         out=out,
+        tools=Tools(models=registry.state / "models", warm_up=answer_once),
     )
     return read_manifest(out)
+
+
+def answer_once(folder: Path) -> None:
+    """Load a classifier as the gateway does, and have it answer.
+
+    Raises:
+        ArtifactError: a file is missing or altered.
+        EngineError: its engine cannot load it, or does not answer.
+    """
+    load_analyzer(folder).analyze(["맛있어요"])

@@ -6,8 +6,6 @@ index, so a new version takes the old one's place as a whole, and `version` brin
 """
 
 import json
-import os
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -30,10 +28,10 @@ from serving.embedding_deployment import (
 )
 from serving.embedding_folder import EMBEDDING_KIND
 from serving.engines.choice import BASELINE, plain_engine
-from serving.registry.arms import DEPLOYMENT_KIND
+from serving.registry.arms import DEPLOYMENT_KIND, place_model
 from serving.registry.connection import Metric, connect, log_run
 from serving.registry.signature import EMBEDDING_SIGNATURE
-from serving.registry.versions import download, get_version, register_version
+from serving.registry.versions import get_version, register_version
 from training.embedding_recipe import EmbeddingRecipe
 from training.evaluation.retrieval import EVALUATION_KIND
 from training.registered_pair import REGISTRATION_KIND
@@ -164,10 +162,7 @@ def deploy_embedding(
     if found.tags.get("gate_verdict") != "pass":
         reason = f"version {found.version} of {found.name!r} did not pass: {said['reason']}"
         return write_manifest(out, DEPLOYMENT_KIND, {"status": "skipped", "reason": reason})
-    fetched = download(registry, found, models)
-    inside = out / "models" / fetched.name
-    if not inside.is_dir():
-        shutil.copytree(fetched, inside, copy_function=_link_or_copy)
+    inside = place_model(registry, found, work=models, out=out)
     deployment = EmbeddingDeployment(
         model_name=found.name,
         version=found.version,
@@ -221,11 +216,3 @@ def _logged(metrics: dict[str, Any], model: Manifest) -> dict[str, Metric]:
     if curve := model.facts.get("curve"):
         logged["loss"] = [(int(step), float(value)) for step, value in curve]
     return logged
-
-
-def _link_or_copy(source: str, target: str) -> str:
-    try:
-        os.link(source, target)  # weights are large and never written again
-    except OSError:
-        shutil.copy2(source, target)
-    return target

@@ -5,5 +5,6 @@ buckets, allocation, assignment(_sql)    which arm a unit meets
 writer, store, tables, database          what was answered to whom, and how it turned out
 export, retention, archive(_…)           what is old, as Parquet
 units, archive_units                     one entry per unit and arm, from store or archive
-inference/, verdict                      the arithmetic, and what it says
+inference/, missing                      the arithmetic
+decision_rule, verdict                   what it is held against, and what it says
 """

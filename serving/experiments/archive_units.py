@@ -24,7 +24,7 @@ from serving.experiments.archive_rows import (
     sorted_by_event,
 )
 from serving.experiments.hashes import grouped
-from serving.experiments.units import UnitOutcomes, window_us
+from serving.experiments.units import UnitOutcomes, last_closed_us, settling_us, window_us
 
 
 @dataclass
@@ -37,7 +37,13 @@ class _Counted:
 
 
 def units_of_archive(
-    folder: Path, experiment_id: str, deployment_id: str, *, window_days: float | None = None
+    folder: Path,
+    experiment_id: str,
+    deployment_id: str,
+    *,
+    window_days: float | None = None,
+    settling_days: float = 0.0,
+    closed_by_us: int | None = None,
 ) -> UnitOutcomes:
     """Per unit and arm: answers, outcomes and mean reward, in order of first answer.
 
@@ -49,13 +55,20 @@ def units_of_archive(
         experiment_id: of the deployment.
         deployment_id: of the deployment.
         window_days: outcomes later than this after their exposure do not count; None counts all.
+        settling_days: answers sooner than this after their unit's first one do not count.
+        closed_by_us: answers whose window was open at this moment do not count; None counts all.
 
     Raises:
-        ExperimentError: there is no archive, or it was altered; the window is wrong.
+        ExperimentError: there is no archive, or it was altered; days are out of range.
     """
     window = window_us(window_days)
+    settling, last = settling_us(settling_days), last_closed_us(window, closed_by_us)
     archives = archives_in(folder)
     shown = read_exposures(archives, experiment_id, deployment_id)
+    if settling:
+        shown.keep(_settled(shown, settling))
+    if last is not None:
+        shown.keep(shown.at_us <= last)
     order = sorted_by_event(shown)
     said = read_outcomes(archives, shown, order, window)
     # Millions of rows: what is no longer needed makes room for what comes.
@@ -64,6 +77,16 @@ def units_of_archive(
     counted = _latest(archives, said, len(shown.unit))
     del said
     return _per_unit(shown, counted)
+
+
+def _settled(shown: Exposures, settling: int) -> NDArray[np.bool_]:
+    """(n,) whether an answer came so many microseconds after its unit's first one, or later."""
+    order, begins = grouped(shown.unit)
+    starts = np.flatnonzero(begins)
+    first = _reduced(np.minimum, shown.at_us, order, starts, np.int64)
+    settled = np.empty(len(order), dtype=np.bool_)
+    settled[order] = shown.at_us[order] >= first[np.cumsum(begins) - 1] + settling
+    return settled
 
 
 def _latest(archives: Sequence[Archive], said: Outcomes, exposures: int) -> _Counted:
@@ -108,8 +131,9 @@ def _per_unit(shown: Exposures, counted: _Counted) -> UnitOutcomes:
     del order, begins, starts, entries
     reward = np.full(len(members), np.nan)
     np.divide(total, outcomes, out=reward, where=outcomes > 0)
-    arms = tuple(sorted(shown.arms))
-    places = np.array([arms.index(name) for name in shown.arms], dtype=np.uint8)
+    # Those with an answer that counts: of some arm there may be only others.
+    arms = tuple(sorted(shown.arms[place] for place in np.unique(shown.arm).tolist()))
+    places = np.array([(*arms, name).index(name) for name in shown.arms], dtype=np.uint8)
     return UnitOutcomes(
         unit=np.take(shown.unit, members),
         arm=places[shown.arm[members]] if arms else shown.arm,

@@ -35,6 +35,10 @@ from serving.experiments.tables import (
 _SALT: Final = "salt"
 
 
+class UnknownExperimentError(ExperimentError):
+    """The catalogue holds no experiment of that name."""
+
+
 @dataclass(frozen=True)
 class Recorded:
     """An event as it was kept.
@@ -257,7 +261,7 @@ class Catalogue:
         if not versions:
             known = sa.select(experiment_versions.c.name).distinct().order_by("name")
             names = list(connection.execute(known).scalars())
-            raise ExperimentError(
+            raise UnknownExperimentError(
                 f"there is no experiment {name!r} in {self.name!r}; it knows {names!r}"
             )
         return _entry(versions[-1], _events(connection, name))

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import ExperimentError
+from serving.experiments.goals import MetricGoal
 from serving.experiments.inference.anytime_rates import Sum, anytime_mean_difference
 from serving.experiments.inference.burn_in import EFFECTIVE, too_few_by_sums
 from serving.experiments.inference.covariates import adjust
@@ -32,7 +33,6 @@ from serving.experiments.inference.readings import Reading
 from serving.experiments.metric_names import FROM_ANSWERS
 from serving.experiments.metric_rows import MetricValues, SingleValues
 from serving.experiments.report import Kind, Method, MetricRow, Role, Said
-from serving.experiments.specification import MetricGoal
 
 COINS: Final = frozenset({"error_rate", "degraded_rate"})
 """Rates of what should not happen: they must speak also of an arm that always fails."""

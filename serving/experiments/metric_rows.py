@@ -167,7 +167,7 @@ class PhaseReader:
         """A metric of every unit, in the order of ``units``."""
         if name in FROM_ANSWERS:
             above, below = answer_terms(name)
-            rows = self._per_unit([sa.func.sum(above), sa.func.sum(below)])
+            rows: sa.Select[Any] = self._per_unit([sa.func.sum(above), sa.func.sum(below)])
         else:
             said = self._outcomes(name, self._dealt & self._known)
             rows = (

@@ -20,12 +20,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data.errors import ExperimentError
+from serving.experiments.goals import MetricGoal
 from serving.experiments.inference.exact import permutation_test, sign_test
 from serving.experiments.inference.fixed_looks import paired_bootstrap
 from serving.experiments.inference.levels import Floats
 from serving.experiments.metric_comparison import Finding, reading_of, row_of
 from serving.experiments.report import ExperimentReport, Said
-from serving.experiments.specification import MetricGoal
 
 Source = Literal["replay", "preference"]
 PREFERENCE: Final = "preference"

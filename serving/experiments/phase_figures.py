@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import sqlalchemy as sa
 
+from serving.experiments.goals import MetricGoal
 from serving.experiments.inference.exact import EXACT_BELOW
 from serving.experiments.inference.ratio_report import (
     PhaseCounts,
@@ -41,7 +42,7 @@ from serving.experiments.report import ArmRow, MetricRow, Role, SegmentRow, Time
 from serving.experiments.report_rules import Evidence, Missing
 from serving.experiments.segments import segment_counts, segment_rows, segments_of
 from serving.experiments.shadow_figures import shadow_evidence
-from serving.experiments.specification import MetricGoal, ShadowPhase
+from serving.experiments.specification import ShadowPhase
 from serving.experiments.verdict import SequencePoint
 
 

@@ -7,10 +7,11 @@ signals, which promote nothing, have it once more: shared out among metrics and 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from serving.experiments.goals import MetricGoal
 from serving.experiments.inference.exact import EXACT_BELOW
 from serving.experiments.metric_comparison import Settings
 from serving.experiments.report import ReportPhase, Role
-from serving.experiments.specification import ExperimentSpecification, MetricGoal, Phase
+from serving.experiments.specification import ExperimentSpecification, Phase
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import sqlalchemy as sa
 
+from serving.experiments.goals import MetricGoal
 from serving.experiments.inference.anytime_rates import Sum, anytime_mean_difference
 from serving.experiments.inference.boundaries import best_rho, squared_boundary
 from serving.experiments.inference.burn_in import EFFECTIVE
@@ -29,7 +30,6 @@ from serving.experiments.phase_read import PhaseRead
 from serving.experiments.report import ArmRow, MetricRow, Role, Said
 from serving.experiments.report_rules import Evidence
 from serving.experiments.shadow_rows import Pairs, mirrored_counts, pairs_of, shadow_metrics
-from serving.experiments.specification import MetricGoal
 
 _NOT_IN_A_SHADOW: Final = Said(
     en="Not compared in a shadow: nobody saw the arm's answers, or it is a quantile.",

@@ -38,7 +38,7 @@ from serving.dealing import (
     PhasePlan,
     Share,
 )
-from serving.experiments.metric_names import METRIC_PATTERN, SHARES
+from serving.experiments.goals import MetricGoals
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
 Unit = Literal["user", "restaurant", "request"]
@@ -68,58 +68,6 @@ class ExperimentArm(_Frozen):
     def same_as(self, other: "ExperimentArm") -> bool:
         """Whether two arms would answer alike."""
         return self.model_dump(exclude={"name"}) == other.model_dump(exclude={"name"})
-
-
-class MetricGoal(_Frozen):
-    """A metric, which way is better, and how much of a loss is accepted."""
-
-    name: Annotated[str, StringConstraints(pattern=METRIC_PATTERN)]
-    direction: Literal["increase", "decrease"] = Field(description="Which way is better.")
-    margin: float = Field(
-        default=0.0,
-        ge=0.0,
-        allow_inf_nan=False,
-        description="Loss that is accepted, in the metric's unit; 0 asks for a gain.",
-    )
-    quantile: float | None = Field(
-        default=None,
-        gt=0.0,
-        lt=1.0,
-        description="Of single values, like 0.95 of latency_ms; None for the mean.",
-    )
-
-    @model_validator(mode="after")
-    def _has_a_quantile(self) -> Self:
-        if self.quantile is not None and self.name in SHARES:
-            raise ValueError(
-                f"{self.name!r} is a share and has no quantile={self.quantile!r}; leave it out"
-            )
-        return self
-
-
-class MetricGoals(_Frozen):
-    """What is measured, and what follows from it."""
-
-    primary: MetricGoal = Field(description="Decides.")
-    guardrails: tuple[MetricGoal, ...] = Field(
-        default=(), description="Roll back by themselves where the loss exceeds their margin."
-    )
-    signals: tuple[MetricGoal, ...] = Field(
-        default=(), description="Pause, for a person to look, where the loss exceeds their margin."
-    )
-
-    @property
-    def all(self) -> tuple[MetricGoal, ...]:
-        """The primary first."""
-        return (self.primary, *self.guardrails, *self.signals)
-
-    @model_validator(mode="after")
-    def _named_once(self) -> Self:
-        names = [goal.name for goal in self.all]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"{twice!r} stand twice; give each metric one role")
-        return self
 
 
 class _Phase(_Frozen):

@@ -36,6 +36,14 @@ class RequestIdReusedError(ExperimentError):
     """A request id was answered before with another text, unit or deployment."""
 
 
+def reused(request_id: str) -> RequestIdReusedError:
+    """The error of a request id that serves twice."""
+    return RequestIdReusedError(
+        f"request id {request_id!r} was answered before with another text, unit or deployment; "
+        "send a new X-Request-Id"
+    )
+
+
 Status = Literal["ok", "degraded", "failed"]
 
 
@@ -174,10 +182,7 @@ class ExperimentStore:
         before = _by_event_id(connection, exposures, [row["event_id"] for row in rows], same)
         for row in rows:
             if any(before[row["event_id"]][name] != row[name] for name in same):
-                raise RequestIdReusedError(
-                    f"request id {row['request_id']!r} was answered before with another text, unit "
-                    "or deployment; send a new X-Request-Id"
-                )
+                raise reused(row["request_id"])
 
     def _write_feedback(
         self, connection: sa.Connection, feedback: Sequence[Feedback]
@@ -214,7 +219,13 @@ class ExperimentStore:
         return results
 
     def exposures_with_outcomes(
-        self, experiment_id: str, deployment_id: str, *, window_days: float | None = None
+        self,
+        experiment_id: str,
+        deployment_id: str,
+        *,
+        window_days: float | None = None,
+        settling_days: float = 0.0,
+        closed_by_us: int | None = None,
     ) -> UnitOutcomes:
         """Per unit and arm: answers, outcomes and mean reward, in order of first answer.
 
@@ -225,11 +236,20 @@ class ExperimentStore:
             deployment_id: of the deployment.
             window_days: outcomes later than this after their exposure do not count; None counts
                 all.
+            settling_days: answers sooner than this after their unit's first one do not count.
+            closed_by_us: answers whose window was open at this moment do not count; None counts
+                them all.
 
         Raises:
-            ExperimentError: the database cannot be read, a unit is no hash, the window is wrong.
+            ExperimentError: the database cannot be read, a unit is no hash, days are out of range.
         """
-        units = per_unit(experiment_id, deployment_id, window_days=window_days)
+        units = per_unit(
+            experiment_id,
+            deployment_id,
+            window_days=window_days,
+            settling_days=settling_days,
+            closed_by_us=closed_by_us,
+        )
         with reported(self._engine, "read"), self._engine.connect() as connection:
             rows = connection.execute(units).all()
             versions = connection.execute(versions_by_arm(experiment_id, deployment_id)).all()

@@ -13,9 +13,10 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-HEAD: Final = "arms_of_any_name"
+HEAD: Final = "outcomes_by_time"
 """The revision that these tables are of."""
 ASSIGNED: Final = "assigned"
+MIRRORED: Final = "mirrored"
 FAILED: Final = "failed"
 REWARD: Final = "reward"
 """Values of ``why``, ``status`` and ``metric`` that queries ask for."""
@@ -53,6 +54,7 @@ outcomes = sa.Table(
     sa.Column("created_at_us", sa.BigInteger, nullable=False),
     sa.Column("metric", sa.String(63), nullable=False, server_default=REWARD),
     sa.Index("outcomes_by_request", "request_id", "item"),
+    sa.Index("outcomes_by_time", "created_at_us"),
 )
 experiment_versions = sa.Table(
     "experiment_versions",

@@ -76,8 +76,42 @@ def window_us(days: float | None) -> int | None:
     return round(days * _DAY_US)
 
 
+def settling_us(days: float) -> int:
+    """How long a unit's answers do not count after its first one, in microseconds.
+
+    Raises:
+        ExperimentError: it is a negative number of days, or more than a hundred years.
+    """
+    if not 0.0 <= days <= _MOST_DAYS:  # NaN is neither
+        raise ExperimentError(
+            f"settling_days={days!r}; give from 0 to {_MOST_DAYS!r} days, 0 to count every answer"
+        )
+    return round(days * _DAY_US)
+
+
+def last_closed_us(window: int | None, closed_by_us: int | None) -> int | None:
+    """The latest moment of an answer whose attribution window has closed; None takes them all.
+
+    Raises:
+        ExperimentError: there is no window that could close.
+    """
+    if closed_by_us is None:
+        return None
+    if window is None:
+        raise ExperimentError(
+            f"closed_by_us={closed_by_us!r} without window_days; say how late an outcome may come, "
+            "or count every answer"
+        )
+    return closed_by_us - window
+
+
 def per_unit(
-    experiment_id: str, deployment_id: str, *, window_days: float | None = None
+    experiment_id: str,
+    deployment_id: str,
+    *,
+    window_days: float | None = None,
+    settling_days: float = 0.0,
+    closed_by_us: int | None = None,
 ) -> sa.Select[Any]:
     """The query of a deployment's units; of several outcomes of an answer the latest counts.
 
@@ -85,42 +119,21 @@ def per_unit(
         experiment_id: of the deployment.
         deployment_id: of the deployment.
         window_days: outcomes later than this after their exposure do not count; None counts all.
+        settling_days: answers sooner than this after their unit's first one do not count.
+        closed_by_us: the moment of the look; answers whose window was open then do not count. None
+            counts them all.
 
     Raises:
-        ExperimentError: the window is no positive number of days.
+        ExperimentError: a number of days is out of range, or there is no window to close.
     """
-    belongs = (exposures.c.request_id == outcomes.c.request_id) & (
-        exposures.c.item == outcomes.c.item
-    )
-    belongs &= (outcomes.c.metric == REWARD) & (exposures.c.status != FAILED)
-    window = window_us(window_days)
-    if window is not None:
-        belongs &= outcomes.c.created_at_us <= exposures.c.created_at_us + window
-    place = sa.func.row_number().over(
-        partition_by=exposures.c.event_id,
-        order_by=[outcomes.c.created_at_us.desc(), outcomes.c.event_id.desc()],
-    )
-    labelled = sa.case((outcomes.c.label.is_not(sa.null()), 1), else_=0)
-    answers = (
-        sa.select(
-            exposures.c.unit,
-            exposures.c.arm,
-            exposures.c.created_at_us,
-            outcomes.c.reward,
-            labelled.label("labelled"),
-            sa.case((exposures.c.status == FAILED, 1), else_=0).label("failed"),
-            place.label("place"),
-        )
-        .select_from(
-            exposures.outerjoin(outcomes, belongs),
-        )
-        .where(
-            exposures.c.experiment_id == experiment_id,
-            exposures.c.deployment_id == deployment_id,
-            exposures.c.why == ASSIGNED,
-        )
-        .subquery()
-    )
+    window, settling = window_us(window_days), settling_us(settling_days)
+    last = last_closed_us(window, closed_by_us)
+    answers = _answers(experiment_id, deployment_id, window=window, settling=settling)
+    counts = [answers.c.place == 1]
+    if settling:
+        counts.append(answers.c.created_at_us >= answers.c.first_us + settling)
+    if last is not None:
+        counts.append(answers.c.created_at_us <= last)
     return (
         sa.select(
             answers.c.unit,
@@ -131,9 +144,49 @@ def per_unit(
             sa.func.sum(answers.c.labelled),
             sa.func.sum(answers.c.failed),
         )
-        .where(answers.c.place == 1)
+        .where(*counts)
         .group_by(answers.c.unit, answers.c.arm)
         .order_by(sa.func.min(answers.c.created_at_us), answers.c.unit, answers.c.arm)
+    )
+
+
+def _answers(
+    experiment_id: str, deployment_id: str, *, window: int | None, settling: int
+) -> sa.Subquery:
+    """Each answer with its outcomes, the latest as place 1, and its unit's first moment."""
+    belongs = (exposures.c.request_id == outcomes.c.request_id) & (
+        exposures.c.item == outcomes.c.item
+    )
+    belongs &= (outcomes.c.metric == REWARD) & (exposures.c.status != FAILED)
+    if window is not None:
+        belongs &= outcomes.c.created_at_us <= exposures.c.created_at_us + window
+    place = sa.func.row_number().over(
+        partition_by=exposures.c.event_id,
+        order_by=[outcomes.c.created_at_us.desc(), outcomes.c.event_id.desc()],
+    )
+    # Of all its answers, also those that do not count; a sort, so only where it is asked for.
+    first_us = sa.func.min(exposures.c.created_at_us).over(partition_by=exposures.c.unit)
+    labelled = sa.case((outcomes.c.label.is_not(sa.null()), 1), else_=0)
+    return (
+        sa.select(
+            exposures.c.unit,
+            exposures.c.arm,
+            exposures.c.created_at_us,
+            outcomes.c.reward,
+            labelled.label("labelled"),
+            sa.case((exposures.c.status == FAILED, 1), else_=0).label("failed"),
+            place.label("place"),
+            *([first_us.label("first_us")] if settling else []),
+        )
+        .select_from(
+            exposures.outerjoin(outcomes, belongs),
+        )
+        .where(
+            exposures.c.experiment_id == experiment_id,
+            exposures.c.deployment_id == deployment_id,
+            exposures.c.why == ASSIGNED,
+        )
+        .subquery()
     )
 
 

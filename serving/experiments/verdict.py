@@ -9,54 +9,22 @@ from typing import Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from scipy import stats
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from data.errors import ExperimentError
 from serving.dealing import ArmName
-from serving.deployment import Deployment
+from serving.deployment import Arm, Deployment
+from serving.experiments.decision_rule import METRIC_WORDS, DecisionRule
 from serving.experiments.hashes import repeats
 from serving.experiments.inference.burn_in import EFFECTIVE
 from serving.experiments.inference.ratio_report import PhaseCounts, RatioRule, phase_report
 from serving.experiments.inference.sequences import ConfidenceSequence
 from serving.experiments.inference.thinned import thinned_sequence
+from serving.experiments.missing import missing_shares, uneven_p
 from serving.experiments.units import UnitOutcomes
 
 Decision = Literal["continue", "promote", "roll_back", "invalid"]
-Metric = Literal["sentiment_accuracy", "reward"]
-METRIC_WORDS: Final[dict[Metric, str]] = {
-    "sentiment_accuracy": "share of right sentiments",
-    "reward": "mean reward",
-}
 _PLOT_POINTS: Final = 200
-
-
-class DecisionRule(BaseModel):
-    """What was agreed before the experiment began."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    metric: Metric = "sentiment_accuracy"
-    margin: float = Field(
-        default=0.0, ge=0.0, lt=1.0, description="Loss that is accepted; 0 asks for a gain."
-    )
-    alpha: float = Field(default=0.05, gt=0.0, lt=1.0)
-    min_exposures_per_arm: int = Field(
-        default=100, ge=30, description="Units too: the interval is silent before."
-    )
-    tuned_for_units: int = Field(
-        default=2_000, ge=1, description="Units at which the interval is narrowest."
-    )
-    srm_alpha: float = Field(default=0.001, gt=0.0, lt=1.0)
-    max_missing_share: float = Field(
-        default=0.05, ge=0.0, le=1.0, description="Answers that may lack an outcome."
-    )
-    attribution_days: float | None = Field(
-        default=None,
-        gt=0.0,
-        le=36_500.0,
-        description="How late after its answer an outcome may come and still count; None: ever.",
-    )
 
 
 class SequencePoint(BaseModel):
@@ -131,22 +99,37 @@ def decide(data: UnitOutcomes, deployment: Deployment, rule: DecisionRule) -> Ve
         margin=rule.margin,
     )
     if not len(data.unit):
-        return _say(
-            verdict,
-            "invalid",
-            "Nobody was answered under this deployment, so there is nothing to judge. Check that "
-            "the gateway is up and writes to this store.",
-        )
+        return _without_answers(verdict)
     shares = {champion: 1.0 - share, challenger: share}
     verdict = verdict.model_copy(update={"srm_p": _sample_ratio_p(verdict, shares)})
     return (
         _broken(verdict, data, deployment)
-        or _too_early(verdict, data)
+        or _too_early(verdict, data, deployment.arms[1])
         or _judged(verdict, data, deployment)
     )
 
 
-def _sample_ratio_p(verdict: Verdict, shares: dict[str, float]) -> float:
+def _without_answers(verdict: Verdict) -> Verdict:
+    rule = verdict.rule
+    waits = [f"leaves out a unit's first {rule.settling_days:g} days"] * (rule.settling_days > 0.0)
+    if rule.closed_windows_only:
+        waits.append(f"waits {rule.attribution_days:g} days for outcomes")
+    if waits:
+        return _say(
+            verdict,
+            "continue",
+            f"No answer counts yet: the rule {' and '.join(waits)}. Wait, and check that the "
+            "gateway is up and writes to this store.",
+        )
+    return _say(
+        verdict,
+        "invalid",
+        "Nobody was answered under this deployment, so there is nothing to judge. Check that the "
+        "gateway is up and writes to this store.",
+    )
+
+
+def _sample_ratio_p(verdict: Verdict, shares: dict[ArmName, float]) -> float:
     counts = PhaseCounts(name="the deployment", shares=shares, counts=verdict.units)
     return phase_report(counts, RatioRule(alpha=verdict.rule.srm_alpha)).phase.p
 
@@ -194,7 +177,7 @@ def _broken(verdict: Verdict, data: UnitOutcomes, deployment: Deployment) -> Ver
     return None
 
 
-def _too_early(verdict: Verdict, data: UnitOutcomes) -> Verdict | None:
+def _too_early(verdict: Verdict, data: UnitOutcomes, challenger: Arm) -> Verdict | None:
     """Too little data, or outcomes that do not arrive."""
     rule = verdict.rule
     least = min(verdict.exposures.values())
@@ -205,19 +188,16 @@ def _too_early(verdict: Verdict, data: UnitOutcomes) -> Verdict | None:
             f"The smaller arm has {least} answers and the rule asks for "
             f"{rule.min_exposures_per_arm}. Wait for more traffic.",
         )
-    missing = 1.0 - sum(verdict.outcomes.values()) / sum(verdict.exposures.values())
+    shares = missing_shares(data)
+    missing = float(shares.sum() / max(int((data.exposures > 0).sum()), 1))
     if missing > rule.max_missing_share:
         return _say(
             verdict,
             "invalid",
-            f"{missing:.1%} of the answers have no outcome and the rule allows "
+            f"On average {missing:.1%} of a unit's answers have no outcome and the rule allows "
             f"{rule.max_missing_share:.1%}. Feedback is lost or late: mend it, then judge.",
         )
-    gaps = [
-        [verdict.outcomes[name], verdict.exposures[name] - verdict.outcomes[name]]
-        for name in verdict.exposures
-    ]
-    if missing and stats.fisher_exact(gaps).pvalue < rule.srm_alpha:
+    if missing and uneven_p(data, shares, challenger) < rule.srm_alpha:
         return _say(
             verdict,
             "invalid",

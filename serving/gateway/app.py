@@ -6,7 +6,8 @@
 
 It serves sentiment (answering.py), an embedding model (embedding.py), language models
 (language.py), or several of them. Routes read their bodies themselves, so that size is counted
-while bytes arrive. On SIGHUP the first two files are read again and swapped in (reloading.py).
+while bytes arrive. Files are read again when they change, and on SIGHUP, and
+swapped in (reloading.py); who answers everybody is asked of the store (route_watch.py).
 """
 
 import logging
@@ -29,6 +30,7 @@ from serving.deployment import Deployment, read_deployment
 from serving.embedding_deployment import EmbeddingDeployment, read_embedding_deployment
 from serving.gateway.answering import ANALYZE, Gateway
 from serving.gateway.embedding_routes import add_embedding
+from serving.gateway.experiment_routes import add_experiments
 from serving.gateway.feedback import take_feedback
 from serving.gateway.language_arms import LoadEngine, load_engine
 from serving.gateway.language_routes import add_language
@@ -48,6 +50,7 @@ from serving.gateway.schemas import (
     analyze_request_schema,
 )
 from serving.gateway.settings import ServingSettings, read_settings
+from serving.gateway.web_pages import add_web_pages
 from serving.language_deployment import LanguageDeployment, read_language_deployment
 
 MODELS: Final = "/v1/models"
@@ -97,6 +100,8 @@ def create_app(
     if parts.embedding is not None or parts.language is not None:
         _add_models(app, parts)
     _add_feedback(app, parts, settings)
+    add_experiments(app, parts.experiments_api, settings, watched=files.sentiment)
+    add_web_pages(app)
     _add_health(app, parts)
     return app
 
@@ -225,7 +230,7 @@ def main(
             if embedding_deployment
             else None,
             language=read_language_deployment(language_deployment) if language_deployment else None,
-            files=DeploymentFiles(deployment, embedding_deployment),
+            files=DeploymentFiles(deployment, embedding_deployment, language_deployment),
             mask=lambda text: mask_text(text)[0],
         )
     except MatjipError as error:

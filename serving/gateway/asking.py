@@ -17,13 +17,37 @@ _HUNG_UP: Final = 499
 """No answer reaches a caller who is gone; nginx's number for it stands in the metrics."""
 
 
-async def ask_runners(
+async def ask_runner(
+    request: Request, runner: BatchRunner[Answer], texts: Sequence[str], *, timeout_s: float
+) -> list[Answer | EngineError]:
+    """Have one runner answer.
+
+    Args:
+        request: whose caller is waited with.
+        runner: that is asked.
+        texts: that it answers.
+        timeout_s: for all of them.
+
+    Raises:
+        Refusal: 429 there is no room, 503 it took too long, 499 the caller hung up.
+    """
+    try:
+        return await unless_gone(request, runner.answer(texts, timeout_s=timeout_s))
+    except OverloadError as error:
+        raise _overloaded(error) from error
+    except DeadlineError as error:
+        raise Refusal(503, "deadline_passed", str(error), retry_after_s=5) from error
+
+
+async def ask_arms(
     request: Request,
     asked: Sequence[tuple[BatchRunner[Answer], Sequence[str]]],
     *,
     timeout_s: float,
 ) -> list[list[Answer | EngineError]]:
-    """Have several runners answer at once; if one refuses, the others are called off.
+    """Have several arms' runners answer at once; if one refuses, the others are called off.
+
+    One that is late fails its own texts alone: what another arm answered is no worse for it.
 
     Args:
         request: whose caller is waited with.
@@ -31,14 +55,12 @@ async def ask_runners(
         timeout_s: for all of it.
 
     Raises:
-        Refusal: 429 there is no room, 503 it took too long, 499 the caller hung up.
+        Refusal: 429 there is no room, 499 the caller hung up.
     """
     try:
         return await unless_gone(request, _together(asked, timeout_s))
     except OverloadError as error:
         raise _overloaded(error) from error
-    except DeadlineError as error:
-        raise Refusal(503, "deadline_passed", str(error), retry_after_s=5) from error
 
 
 def refuse_if_full(runner: BatchRunner[Answer], texts: Sequence[str], *, timeout_s: float) -> None:
@@ -85,16 +107,30 @@ async def _together(
 ) -> list[list[Answer | EngineError]]:
     if len(asked) == 1:
         ((runner, texts),) = asked
-        return [await runner.answer(texts, timeout_s=timeout_s)]
+        return [await answer_or_errors(runner, texts, timeout_s)]
     try:
         async with asyncio.TaskGroup() as group:
             jobs = [
-                group.create_task(runner.answer(texts, timeout_s=timeout_s))
+                group.create_task(answer_or_errors(runner, texts, timeout_s))
                 for runner, texts in asked
             ]
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from failures
     return [job.result() for job in jobs]
+
+
+async def answer_or_errors(
+    runner: BatchRunner[Answer], texts: Sequence[str], timeout_s: float
+) -> list[Answer | EngineError]:
+    """A runner's answers; where it is late, each text's is that error.
+
+    Raises:
+        OverloadError: there is no room.
+    """
+    try:
+        return await runner.answer(texts, timeout_s=timeout_s)
+    except DeadlineError as error:
+        return [error] * len(texts)
 
 
 async def _hang_up(request: Request) -> None:

@@ -15,7 +15,7 @@ from fastapi import Request, Response
 
 from data.errors import EngineError
 from serving.embedding_deployment import EmbeddingDeployment
-from serving.gateway.asking import ask_runners, refuse_if_full, unless_gone
+from serving.gateway.asking import ask_runner, refuse_if_full, unless_gone
 from serving.gateway.embedding_arm import LoadedEmbedder, load_embedding
 from serving.gateway.embedding_body import cut, embeddings_body
 from serving.gateway.embedding_model import Embedded, EmbeddingModel, TokenisedText
@@ -142,9 +142,7 @@ class EmbeddingGateway:
         texts = await self._tokenise(request, given, arm)
         tokens = self._count(texts)
         stages.done("tokenise")
-        (answers,) = await ask_runners(
-            request, [(arm.runner, texts)], timeout_s=self._settings.deadline_s
-        )
+        answers = await ask_runner(request, arm.runner, texts, timeout_s=self._settings.deadline_s)
         embedded = _all_of(answers)
         stages.done("queue", apart=("compute", _compute_s(embedded)))
         content = await _write(asked, embedded, arm, dimensions, tokens)

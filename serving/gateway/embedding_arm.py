@@ -15,6 +15,7 @@ from serving.gateway.embedding_model import Embedded, EmbeddingModel
 from serving.gateway.live import Live
 from serving.gateway.settings import AUTO, ServingSettings
 from serving.gateway.sharing import Shared
+from serving.model_signature import check_before_loading
 
 _WARM_UP: Final = "맛있어요"
 
@@ -33,6 +34,14 @@ class LoadedEmbedder:
         """What callers and metrics know the model by."""
         return self.deployment.model_version
 
+    def reasons(self) -> list[str]:
+        """Why it cannot answer now; empty if it can."""
+        return self.runner.reasons()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Answer what is open, and stop the runner."""
+        await self.runner.drain(timeout_s)
+
 
 async def load_embedding(
     deployment: EmbeddingDeployment, shared: Shared
@@ -40,7 +49,8 @@ async def load_embedding(
     """Load a deployment's model, start its runner, and have it answer once.
 
     Raises:
-        ArtifactError: a file is missing or altered, or it is another model than was deployed.
+        ArtifactError: a file is missing or altered, it is another model than was deployed, or not
+            the one that was signed.
         EngineError: the engine cannot load the model, or does not answer.
     """
     embedder = await asyncio.to_thread(_load, deployment, shared.settings)
@@ -56,6 +66,7 @@ async def load_embedding(
 
 
 def _load(deployment: EmbeddingDeployment, settings: ServingSettings) -> Embedder:
+    check_before_loading(deployment.folder, settings.verify_key)
     found = read_manifest(deployment.folder, EMBEDDING_KIND).digest
     if found != deployment.manifest_digest:
         raise ArtifactError(

@@ -4,18 +4,13 @@ A request is tokenised before it is queued, once: its tokens are counted against
 the caller is told in ``usage``, and are what windows are laid over.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
-
-import numpy as np
 
 from serving.embedder import Embedder, Vector
-from serving.engines.protocol import Engine, Outputs, TokenIds
+from serving.engines.protocol import Engine, Outputs
+from serving.gateway.timed_engine import BATCH_SECONDS, TimedEngine
 from serving.windows import Windows, lay_windows, special_token_id
-
-_SECONDS: Final = "engine_seconds"
 
 
 class TokenisedText(str):
@@ -47,26 +42,6 @@ class Embedded:
 
     vector: Vector
     batches_s: set[float]
-
-
-class TimedEngine:
-    """An engine that also says how long it took, as one more output of every row."""
-
-    def __init__(self, engine: Engine):
-        """Wrap an engine."""
-        self._engine = engine
-        self.name = engine.name
-        self.batch_invariant = engine.batch_invariant
-        self.computes_padding = engine.computes_padding
-        self.length_buckets = engine.length_buckets
-        self.max_rows = engine.max_rows
-
-    def run(self, input_ids: TokenIds, attention_mask: TokenIds) -> Outputs:
-        """See ``Engine.run``."""
-        started = time.perf_counter()
-        outputs = self._engine.run(input_ids, attention_mask)
-        seconds = np.float32(time.perf_counter() - started)
-        return outputs | {_SECONDS: np.full(len(input_ids), seconds, dtype=np.float32)}
 
 
 class EmbeddingModel:
@@ -125,7 +100,7 @@ class EmbeddingModel:
         """See ``TextModel.answers``."""
         vectors = self._embedder.answers(outputs, windows)
         answers = [Embedded(vector, set()) for vector in vectors]
-        took = outputs[_SECONDS].tolist()
+        took = outputs[BATCH_SECONDS].tolist()
         for text, seconds in zip(windows.text_index.tolist(), took, strict=True):
             answers[text].batches_s.add(seconds)
         return answers

@@ -1,7 +1,5 @@
 """How an answer turned out, taken down: POST /v1/feedback."""
 
-import time
-
 from fastapi import Request, Response
 from pydantic import ValidationError
 
@@ -35,7 +33,7 @@ async def take_feedback(
     feedback = Feedback(
         request_id=said.request_id,
         item=said.item,
-        created_at_us=time.time_ns() // 1000,
+        created_at_us=record.now_us(),
         event_id=said.event_id,
         sentiment=said.sentiment,
         reward=said.value if said.metric else said.reward,

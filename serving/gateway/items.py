@@ -1,22 +1,26 @@
 """The reviews of one analyse request: what came, what was answered, what the caller is told."""
 
 import hashlib
-import time
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 from pydantic import ValidationError
 
+from data.errors import DeadlineError, EngineError
 from serving.deployment import Arm, Deployment
 from serving.experiments.assignment import Why, unit_hash
 from serving.experiments.store import Exposure
+from serving.gateway.arms import Answered
 from serving.gateway.limits import Refusal
 from serving.gateway.routing import Routing
 from serving.gateway.schemas import AnalyzeIn, ItemError, first_problem, read_item
 
 ENGINE_FAILED: Final = ItemError(
     code="engine_failed", message="the model could not answer this review; send it again"
+)
+DEADLINE_PASSED: Final = ItemError(
+    code="deadline_passed", message="the model did not answer this review in time; send it again"
 )
 
 
@@ -26,6 +30,8 @@ class Item:
 
     Attributes:
         prediction: its JSON, as it is sent and stored.
+        compute_ms: what the answer took of the engine's time.
+        error: the caller's own where there is no arm; else the arm's.
     """
 
     review_id: str | None
@@ -34,7 +40,19 @@ class Item:
     arm: Arm | None = None
     why: Why = "assigned"
     prediction: bytes | None = None
+    compute_ms: float | None = None
     error: ItemError | None = None
+
+    def take(self, answer: Answered | EngineError) -> None:
+        """Keep what came of asking the arm."""
+        if isinstance(answer, Answered):
+            self.prediction, self.compute_ms = answer
+        else:
+            self.error = DEADLINE_PASSED if isinstance(answer, DeadlineError) else ENGINE_FAILED
+
+    def mirrored(self, arm: Arm) -> "Item":
+        """The same review for another arm of a shadow, not asked yet."""
+        return Item(self.review_id, text=self.text, unit=self.unit, arm=arm, why="mirrored")
 
 
 def read_items(body: object, request_id: str, *, max_reviews: int) -> list[tuple[Any, str]]:
@@ -76,11 +94,18 @@ def assign(
 
 
 def exposure(
-    item: Item, number: int, *, request_id: str, deployment: Deployment, latency_ms: float
+    item: Item,
+    number: int,
+    *,
+    request_id: str,
+    deployment: Deployment,
+    latency_ms: float,
+    at_us: int,
 ) -> Exposure | None:
-    """What the store keeps of an item; None where nothing was answered."""
-    if item.arm is None or item.prediction is None:
+    """What the store keeps of an item, answered or failed; None where no arm was asked."""
+    if item.arm is None:
         return None
+    error = item.error or ENGINE_FAILED
     return Exposure(
         request_id=request_id,
         item=number,
@@ -90,10 +115,12 @@ def exposure(
         arm=item.arm.name,
         model_version=f"{item.arm.model_name}/{item.arm.version}",
         text_sha256=hashlib.sha256(item.text.encode()).hexdigest(),
-        prediction=item.prediction,
+        prediction=item.prediction or orjson.dumps({"error": error.code}),
         latency_ms=latency_ms,
-        created_at_us=time.time_ns() // 1000,
+        created_at_us=at_us,
         why=item.why,
+        status="ok" if item.prediction else "failed",
+        cost=item.compute_ms,
     )
 
 

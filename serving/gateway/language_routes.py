@@ -2,7 +2,7 @@
 
 from fastapi import FastAPI, Request, Response
 
-from serving.gateway.language import CHAT, COMPLETIONS, SUMMARY, LanguageGateway
+from serving.gateway.language import CHAT, COMPLETIONS, LanguageGateway
 from serving.gateway.language_schemas import (
     CHAT_EXAMPLES,
     COMPLETION_EXAMPLES,
@@ -14,6 +14,7 @@ from serving.gateway.language_schemas import (
 )
 from serving.gateway.openapi import error_answers, json_body
 from serving.gateway.settings import ServingSettings
+from serving.gateway.summary_body import SUMMARY
 
 
 def add_language(app: FastAPI, gateway: LanguageGateway, settings: ServingSettings) -> None:

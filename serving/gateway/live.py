@@ -2,17 +2,17 @@
 
 A deployment is loaded, checked and warmed up beside the one at work; then one assignment makes it
 the one that new requests meet. Requests that already hold the old one finish on it, after which its
-runners drain. A deployment that cannot be loaded changes nothing but a warning.
+arms drain. A deployment that cannot be loaded changes nothing but a warning.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 from data.errors import MatjipError
-from serving.batching.runner import BatchRunner
 from serving.dealing import ArmName
 from serving.deployment import AnyDeployment
 
@@ -28,12 +28,14 @@ class Running(Protocol):
         """What messages call the model by."""
 
     @property
-    def runner(self) -> BatchRunner[Any]:
-        """What its texts go through."""
-
-    @property
     def warning(self) -> str | None:
         """What is not as it was meant, though it answers."""
+
+    def reasons(self) -> Sequence[str]:
+        """Why it cannot answer now; empty if it can."""
+
+    async def drain(self, timeout_s: float) -> None:
+        """Answer what is open, no later than in ``timeout_s``, and let go of it all."""
 
 
 AnyArm = TypeVar("AnyArm", bound=Running)
@@ -43,7 +45,7 @@ class Live(Generic[AnyDeployment, AnyArm]):
     """A deployment with its arms in memory, and how many requests hold it."""
 
     def __init__(self, deployment: AnyDeployment, arms: Mapping[ArmName, AnyArm]):
-        """Hold arms whose runners have started."""
+        """Hold arms that have started."""
         self.deployment = deployment
         self.arms = arms
         self._users = 0
@@ -63,7 +65,7 @@ class Live(Generic[AnyDeployment, AnyArm]):
                 self._idle.set()
 
     async def retire(self, timeout_s: float) -> None:
-        """Wait until nobody holds it, then drain its runners; no later than in ``timeout_s``."""
+        """Wait until nobody holds it, then drain its arms; no later than in ``timeout_s``."""
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
         try:
@@ -77,7 +79,7 @@ class Live(Generic[AnyDeployment, AnyArm]):
                 timeout_s,
             )
         left_s = max(end - loop.time(), 0.1)
-        await asyncio.gather(*(arm.runner.drain(left_s) for arm in self.arms.values()))
+        await asyncio.gather(*(arm.drain(left_s) for arm in self.arms.values()))
 
 
 class Stage(Generic[AnyDeployment, AnyArm]):
@@ -89,6 +91,7 @@ class Stage(Generic[AnyDeployment, AnyArm]):
         *,
         retire_s: float,
         swapped: Callable[[AnyDeployment], None],
+        retired: Callable[[AbstractSet[str]], None] = lambda _: None,
     ):
         """Nothing answers yet.
 
@@ -96,12 +99,15 @@ class Stage(Generic[AnyDeployment, AnyArm]):
             load: a deployment to arms that have started and answered once; raises MatjipError.
             retire_s: how long a deployment that was replaced may take to finish.
             swapped: told of every deployment that new requests meet.
+            retired: told, whenever a deployment is gone, the ids of those that are still held.
         """
         self._load = load
         self._retire_s = retire_s
         self._swapped = swapped
+        self._retired = retired
         self._live: Live[AnyDeployment, AnyArm] | None = None
         self._reasons = ["the gateway is starting"]
+        self._leaving: list[Live[AnyDeployment, AnyArm]] = []
         self._retiring: set[asyncio.Task[None]] = set()
         self._one_at_a_time = asyncio.Lock()
         self.warning: str | None = None
@@ -145,15 +151,22 @@ class Stage(Generic[AnyDeployment, AnyArm]):
             self._swapped(deployment)
             _log.info("deployment %s answers now", deployment.deployment_id)
             if old is not None:
-                retiring = asyncio.create_task(old.retire(self._retire_s))
+                self._leaving.append(old)
+                retiring = asyncio.create_task(self._retire(old))
                 self._retiring.add(retiring)
                 retiring.add_done_callback(self._retiring.discard)
             return "swapped"
 
+    async def _retire(self, old: Live[AnyDeployment, AnyArm]) -> None:
+        await old.retire(self._retire_s)
+        self._leaving.remove(old)
+        held = [*self._leaving, *([self._live] if self._live else [])]
+        self._retired({each.deployment.deployment_id for each in held})
+
     def reasons(self) -> list[str]:
         """Why it cannot answer now; empty if it can."""
         arms = self._live.arms.values() if self._live else ()
-        said = (f"{arm.model_version}: {why}" for arm in arms for why in arm.runner.reasons())
+        said = (f"{arm.model_version}: {why}" for arm in arms for why in arm.reasons())
         return [*self._reasons, *said]
 
     def warnings(self) -> list[str]:

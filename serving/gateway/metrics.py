@@ -1,6 +1,6 @@
 """The gateway's Prometheus metrics, in a registry of their own: apps share nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -44,13 +44,28 @@ class GatewayMetrics:
         self.items = counter("items", "Reviews, by arm and status.", ["arm", "status"])
         self.errors = counter("errors", "Errors, by stable code.", ["code"])
         self.rejected = counter("rejected", "Requests turned away, by code.", ["code"])
-        self.exposures = counter("exposures", "Exposures committed, by arm.", ["arm"])
+        self.exposures = counter(
+            "exposures", "Exposures committed, failures and mirrored ones among them.", ["arm"]
+        )
         self.outcomes = counter("outcomes", "Feedback, by what became of it.", ["result"])
+        self.store_failing = gauge("store_failing", "1 while the experiment store does not write.")
         self._served = gauge(
             "deployment_share",
             "Share of the units, by arm.",
             ["arm", "model", "version", "deployment_id"],
         )
+        self._routes = gauge(
+            "everybody_to_arm",
+            "1 for the arm that everybody is sent to; 0 throughout where units are dealt.",
+            ["kind", "arm", "deployment_id"],
+        )
+        self.mirrored = counter(
+            "shadow_answers", "Items that a shadow's other arms answered.", ["arm", "status"]
+        )
+        self.not_mirrored = counter(
+            "shadow_dropped", "Requests of a shadow that nobody answered again.", ["reason"]
+        )
+        self.shadow_waiting = gauge("shadow_waiting", "Requests of a shadow that wait.")
         self._shown: dict[type[object], list[tuple[str, ...]]] = {}
         self.language = counter(
             "language_answers", "Language answers, by route, arm and status.", _LANGUAGE
@@ -95,6 +110,12 @@ class GatewayMetrics:
             self._served.labels(*shown[-1]).set(arm.share)
             self.exposures.labels(arm.name)
         self._shown[type(deployment)] = shown
+
+    def show_routes(self, shown: Iterable[tuple[str, str, str, float]]) -> None:
+        """Say who answers everybody: (kind, arm, deployment id, 1 or 0) of every arm."""
+        self._routes.clear()
+        for kind, arm, deployment_id, value in shown:
+            self._routes.labels(kind, arm, deployment_id).set(value)
 
     def show_embedding(self, deployment: EmbeddingDeployment) -> None:
         """Say which embedding model answers now."""

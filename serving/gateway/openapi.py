@@ -6,11 +6,15 @@ from serving.gateway.schemas import ErrorAnswer
 
 _ERRORS: Final = {
     400: "Not JSON, not UTF-8, or a bad X-Request-Id.",
-    404: "No such answer.",
-    409: "An id was used before for something else.",
+    401: "The administrator's token is missing or wrong.",
+    403: "This gateway changes nothing: it has no administrator's token.",
+    404: "There is nothing of that name or id.",
+    409: "It contradicts what happened before: an id was used, or somebody acted meanwhile.",
     413: "The body is too large.",
+    415: "The body is not declared as JSON.",
     422: "A field is missing, unknown or out of range.",
     429: "Too many requests wait; see Retry-After.",
+    501: "This gateway cannot do that.",
     503: "Not ready, or the store, the engine or its server refused; see Retry-After.",
 }
 

@@ -13,14 +13,19 @@ from serving.deployment import Deployment, read_deployment
 from serving.embedding_deployment import EmbeddingDeployment, read_embedding_deployment
 from serving.gateway.answering import Gateway
 from serving.gateway.embedding import EmbeddingGateway
+from serving.gateway.experiment_watch import ExperimentWatch
+from serving.gateway.experiments import Experiments
+from serving.gateway.guardrails import Guarded
 from serving.gateway.language import LanguageGateway
 from serving.gateway.language_arms import LoadEngine
 from serving.gateway.metrics import GatewayMetrics
+from serving.gateway.phases import serves_phases
 from serving.gateway.record import Record
 from serving.gateway.reloading import DeploymentFiles, Reloader, Watched
+from serving.gateway.route_watch import RouteWatch
 from serving.gateway.settings import ServingSettings
 from serving.gateway.sharing import Shared
-from serving.language_deployment import LanguageDeployment
+from serving.language_deployment import LanguageDeployment, read_language_deployment
 
 
 @dataclass(frozen=True)
@@ -30,11 +35,14 @@ class Parts:
     settings: ServingSettings
     files: DeploymentFiles
     record: Record
+    routes: RouteWatch
     shared: Shared
     metrics: GatewayMetrics
     gateway: Gateway | None
     embedding: EmbeddingGateway | None
     language: LanguageGateway | None
+    experiments: ExperimentWatch
+    experiments_api: Experiments
 
     def models(self) -> list[Gateway | EmbeddingGateway | LanguageGateway]:
         """Those of the three that there are."""
@@ -51,14 +59,23 @@ class Parts:
         await self.record.open()
         for part in self.models():
             await part.start()
-        watches = [asyncio.create_task(self.record.watch()), asyncio.create_task(reloader.run())]
+        watching = (
+            self.record.watch(),
+            self.routes.run(),
+            reloader.run(),
+            self.experiments.run(),
+        )
+        watches = [asyncio.create_task(each) for each in watching]
         yield
         for watch in watches:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
+        await self.experiments.close()
         for part in self.models():
             await part.stop()
+        await self.routes.close()
         await self.record.close()
+        await asyncio.to_thread(self.experiments_api.close)
 
     def reasons(self) -> list[str]:
         """Why the gateway should get no traffic; empty if it may."""
@@ -66,8 +83,10 @@ class Parts:
 
     def warnings(self) -> list[str]:
         """What went wrong without keeping it from answering."""
-        parts = [part for part in (self.gateway, self.embedding) if part is not None]
-        return [warning for part in parts for warning in part.stage.warnings()]
+        stages = [part.stage.warnings() for part in (self.gateway, self.embedding) if part]
+        language = self.language.warnings() if self.language else []
+        others = (self.routes.warnings(), self.experiments.warnings())
+        return [*chain(*stages), *language, *chain(*others)]
 
     def _watched(self) -> Sequence[Watched]:
         watched = []
@@ -86,6 +105,16 @@ class Parts:
                     "embedding",
                     embedding,
                     lambda: other.swap(lambda: read_embedding_deployment(embedding)),
+                )
+            )
+        speaker = self.files.language
+        if self.language is not None and speaker is not None:
+            third = self.language.stage
+            watched.append(
+                Watched(
+                    "language",
+                    speaker,
+                    lambda: third.swap(lambda: read_language_deployment(speaker)),
                 )
             )
         return watched
@@ -113,18 +142,52 @@ def make_parts(
         )
     metrics = GatewayMetrics()
     record = Record(settings)
+    metrics.store_failing.set_function(lambda: float(bool(record.reasons())))
+    routes = RouteWatch(settings, metrics)
     shared = Shared(settings, metrics)
     gateway, vectors, speaker = None, None, None
     if deployment is not None:
         gateway = Gateway(
-            settings, deployment, record=record, shared=shared, metrics=metrics, mask=mask
+            settings,
+            deployment,
+            record=record,
+            routes=routes,
+            shared=shared,
+            metrics=metrics,
+            mask=mask,
         )
         metrics.show_arms(deployment)
     if embedding is not None:
         vectors = EmbeddingGateway(settings, embedding, shared=shared, metrics=metrics, mask=mask)
     if language is not None:
         speaker = LanguageGateway(
-            settings, language, record=record, metrics=metrics, mask=mask, load=load
+            settings,
+            language,
+            record=record,
+            routes=routes,
+            metrics=metrics,
+            mask=mask,
+            load=load,
         )
         metrics.show_arms(language)
-    return Parts(settings, files, record, shared, metrics, gateway, vectors, speaker)
+    watch = ExperimentWatch(
+        settings, served=lambda: _guarded(gateway, speaker), registry=metrics.registry
+    )
+    api = Experiments(
+        settings.store_url,
+        writable=settings.admin_token is not None,
+        opens_phases=serves_phases(settings.live, files.sentiment),
+    )
+    return Parts(
+        settings, files, record, routes, shared, metrics, gateway, vectors, speaker, watch, api
+    )
+
+
+def _guarded(gateway: Gateway | None, speaker: LanguageGateway | None) -> list[Guarded]:
+    """The deployments of arms that answer now."""
+    served = []
+    if gateway is not None and gateway.stage.live is not None:
+        served.append(Guarded(gateway.stage.live.deployment, gateway.routing.force))
+    if speaker is not None and speaker.stage.live is not None:
+        served.append(Guarded(speaker.stage.live.deployment, speaker.routing.force))
+    return served

@@ -22,6 +22,7 @@ class DeploymentFiles:
 
     sentiment: Path | None = None
     embedding: Path | None = None
+    language: Path | None = None
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Who answers a unit: as its deployment deals, or whom everybody is sent to now."""
 
+from collections.abc import Set as AbstractSet
 from typing import Generic
 
 from serving.experiments.assignment import ArmT, Dealer, Deployed, Why
@@ -36,8 +37,8 @@ class Routing(Generic[ArmT]):
         """The arm that everybody of a deployment is sent to."""
         return self._forced.get(deployment_id)
 
-    def forget_others(self, deployment_id: str) -> None:
-        """Let go of all deployments but this one."""
+    def forget_others(self, deployment_ids: AbstractSet[str]) -> None:
+        """Let go of all deployments but these, which requests still hold."""
         for known in (self._dealers, self._forced):
-            for key in [key for key in known if key != deployment_id]:
+            for key in known.keys() - deployment_ids:
                 del known[key]

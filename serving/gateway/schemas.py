@@ -166,11 +166,19 @@ class LanguageArmOut(ArmOut):
     state: Literal["up", "down", "model_missing"]
 
 
+class RouteOut(BaseModel):
+    """Who answers everybody of a deployment. No ``arm``: units are dealt."""
+
+    arm: ArmName | None
+    number: int = Field(description="Of the route, the last one of its deployment; 0 without any.")
+
+
 class LanguageReadyOut(BaseModel):
     """The language deployment that answers."""
 
     experiment_id: str
     deployment_id: str
+    route: RouteOut
     arms: list[LanguageArmOut]
 
 
@@ -194,6 +202,7 @@ class ReadyOut(BaseModel):
     warnings: list[str] = []
     experiment_id: str | None = None
     deployment_id: str | None = None
+    route: RouteOut | None = None
     arms: list[ArmOut] = []
     embedding: EmbeddingReadyOut | None = None
     language: LanguageReadyOut | None = None

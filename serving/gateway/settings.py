@@ -5,13 +5,15 @@ Those of batching are fields of ``BatchSettings``, by the same prefix: ``MATJIP_
 
 import difflib
 from collections.abc import Mapping
-from typing import Final, Literal
+from pathlib import Path
+from typing import Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from data.errors import SettingsError
 from serving.batching.settings import AdmissionSettings, BatchSettings
 from serving.experiments.database import DEFAULT_URL
+from serving.experiments.notices import LEAST_SECRET
 
 PREFIX: Final = "MATJIP_"
 AUTO: Final = "auto"
@@ -33,6 +35,11 @@ class ServingSettings(BaseModel):
     )
     max_body_bytes: int = Field(default=1_048_576, ge=1_024)
     max_reviews: int = Field(default=64, ge=1, le=1_000, description="Reviews of one request.")
+    verify_key: Path | None = Field(
+        default=None,
+        description="Public key of whoever registers models: every model must be signed with its "
+        "private half. Without one, signatures are checked with the deployment's own.",
+    )
     batching: BatchSettings = Field(
         default=BatchSettings(), description="How each model's texts become batches."
     )
@@ -64,12 +71,33 @@ class ServingSettings(BaseModel):
         default=300_000, ge=1, description="Tokens of one embedding request, of all its texts."
     )
     reload_poll_s: float = Field(
-        default=0.0,
+        default=1.0,
         ge=0,
         description="How often deployment files are looked at; 0 waits for SIGHUP alone.",
     )
+    route_poll_s: float = Field(
+        default=1.0,
+        gt=0,
+        le=60,
+        description="How often the store is asked who answers everybody: so late a rollback is.",
+    )
+    shadow_queue: int = Field(
+        default=256,
+        ge=1,
+        description="Requests of a shadow that may wait to be answered by the other arms too.",
+    )
     store_queue: int = Field(
         default=1_024, ge=1, description="Writes that may wait for the store's next commit."
+    )
+    store_ack: Literal["committed", "journaled"] = Field(
+        default="committed",
+        description="When an analysis is answered: committed, once the store has it on disk; "
+        "journaled, once a file of this machine's has it, which outlives the process but not the "
+        "power, and the store follows.",
+    )
+    journal_folder: Path = Field(
+        default=Path("var/serving/journal"),
+        description="Of that file; several gateways may share it.",
     )
     body_timeout_s: float = Field(default=10.0, gt=0, description="For a request's body to arrive.")
     shutdown_timeout_s: int = Field(default=20, ge=1, description="For open requests to finish.")
@@ -90,9 +118,54 @@ class ServingSettings(BaseModel):
         gt=0,
         description="For a connection to a language model's server; three are tried.",
     )
+    live: Path = Field(
+        default=Path("var/live"),
+        description="Folder whose deployment.json the phases of experiments are put to work by.",
+    )
+    admin_token: str | None = Field(
+        default=None,
+        pattern=r"^[!-~]{16,}$",
+        repr=False,
+        description="Whoever sends it may change experiments; without it nobody may, by the API.",
+    )
     upstream_api_key: str | None = Field(
         default=None, min_length=1, repr=False, description="What those servers want, if anything."
     )
+
+    guardrails: Literal["on", "off"] = Field(
+        default="on",
+        description="Whether this gateway rolls back or pauses what it serves by itself.",
+    )
+    guardrail_poll_s: float = Field(
+        default=1.0,
+        gt=0,
+        le=60,
+        description="How often guardrails are looked at, and notices sent.",
+    )
+    webhook_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/\s]+",
+        repr=False,
+        description="Where every change of an experiment is told (serving/experiments/notices.py).",
+    )
+    webhook_secret: str | None = Field(
+        default=None,
+        min_length=LEAST_SECRET,
+        repr=False,
+        description="What those notices are signed with.",
+    )
+
+    @model_validator(mode="after")
+    def _signs_what_it_tells(self) -> Self:
+        if (self.webhook_url is None) != (self.webhook_secret is None):
+            given, lacking = "URL", "SECRET"
+            if self.webhook_url is None:
+                given, lacking = lacking, given
+            raise ValueError(
+                f"{PREFIX}WEBHOOK_{given} is set without {PREFIX}WEBHOOK_{lacking}: every notice "
+                "is signed; set both, or neither"
+            )
+        return self
 
     def admission(self) -> AdmissionSettings:
         """How much of all models may be in flight."""
@@ -123,9 +196,13 @@ def read_settings(environment: Mapping[str, str]) -> ServingSettings:
         settings = ServingSettings.model_validate(given | {"batching": batching})
     except ValidationError as error:
         for line in error.errors():
+            if not line["loc"]:  # of several together: their values are not repeated
+                problems.append(line["msg"].removeprefix("Value error, "))
+                continue
             field = str(line["loc"][-1])
-            # A store URL may hold a password, so its value is never repeated.
-            shown = "its value" if field == "store_url" else repr(line["input"])
+            # What holds a password or a secret is never repeated.
+            known = ServingSettings.model_fields.get(field)
+            shown = repr(line["input"]) if known is None or known.repr else "its value"
             problems.append(f"{PREFIX}{field.upper()}: {shown}: {line['msg']}")
     if problems:
         raise SettingsError("wrong settings; mend or unset them: " + "; ".join(problems))

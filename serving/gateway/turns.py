@@ -2,14 +2,14 @@
 
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
 import orjson
 
 from serving.experiments.assignment import Why
-from serving.experiments.store import Exposure
+from serving.experiments.store import Exposure, Status
 from serving.gateway.language_arms import LoadedLanguageArm
 from serving.language_deployment import LanguageDeployment
 
@@ -36,12 +36,23 @@ class Turn:
     started: float
     why: Why = "assigned"
 
-    def exposure(self, asked_sha256: str, facts: dict[str, Any]) -> Exposure:
+    def exposure(
+        self,
+        asked_sha256: str,
+        facts: dict[str, Any],
+        *,
+        at_us: int,
+        status: Status = "ok",
+        tokens: int | None = None,
+    ) -> Exposure:
         """What the store keeps: facts of the answer and hashes, no words of anybody.
 
         Args:
             asked_sha256: of what was asked, masked, without the unit.
-            facts: of the answer.
+            facts: of the answer; of a failure, its code as ``error``.
+            at_us: when, in microseconds since 1970.
+            status: what came of it.
+            tokens: of prompt and answer, which are what it cost; None where nobody counted them.
         """
         return Exposure(
             request_id=self.request_id,
@@ -54,9 +65,15 @@ class Turn:
             text_sha256=asked_sha256,
             prediction=orjson.dumps(facts),
             latency_ms=(time.perf_counter() - self.started) * 1000,
-            created_at_us=time.time_ns() // 1000,
+            created_at_us=at_us,
             why=self.why,
+            status=status,
+            cost=None if tokens is None else float(tokens),
         )
+
+    def mirrored(self, loaded: LoadedLanguageArm) -> "Turn":
+        """The same request for another arm of a shadow, from now on."""
+        return replace(self, loaded=loaded, started=time.perf_counter(), why="mirrored")
 
     def headers(self) -> dict[str, str]:
         """Which arm answered, for an answer whose body is OpenAI's."""

@@ -1,25 +1,36 @@
 """The one way an alias moves: on evidence, from the version it is known to name, and on record.
 
 MLflow sets an alias for anyone, whatever it named before, and keeps no history. So ``move_alias``
-checks the evidence, compares with the version that the caller decided on, and writes a ledger:
-first what it means to do, then that it is done. The ledger is a tag per entry on the registered
-model, where every machine reads it, and a line per entry in ``alias_ledger.jsonl`` here.
+checks the evidence, compares with the version that the caller decided on, and writes the ledger
+(serving/registry/ledger.py): first what it means to do, then that it is done.
 """
 
-import os
-import secrets
-from datetime import UTC, datetime
-from typing import Final, Literal
+from dataclasses import dataclass
 
-from pydantic import ValidationError
-
-from data.errors import RegistryError
+from data.errors import MoveRefusedError, RegistryError
 from serving.registry.connection import Registry, locked, reported, version_of_alias
 from serving.registry.evidence import Alias, Evidence, LedgerEntry, check_evidence, last_move
+from serving.registry.ledger import LEDGER_NAME, Checkpoint, pass_by, read_ledger, record
 from serving.registry.versions import READY, STATUS_TAG, get_version
 
-LEDGER_NAME: Final = "alias_ledger.jsonl"
-_LEDGER_TAG: Final = "alias_ledger."
+__all__ = ["LEDGER_NAME", "check_move", "move_alias", "read_ledger"]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """How an alias stands before it moves.
+
+    Attributes:
+        entries: the model's ledger.
+        current: the version that it names.
+        begun: the entry of this very move, where an earlier call wrote one and was killed.
+        done: the entry that says it was moved on this evidence, if it was.
+    """
+
+    entries: list[LedgerEntry]
+    current: str | None
+    begun: LedgerEntry | None
+    done: LedgerEntry | None
 
 
 def move_alias(
@@ -30,10 +41,12 @@ def move_alias(
     *,
     evidence: Evidence,
     expected_version: str | None,
+    checkpoint: Checkpoint = pass_by,
 ) -> LedgerEntry:
     """Move an alias, or take it away; the same evidence moves it once, however often it is called.
 
-    A call that was killed between its first and last write is completed by the next one.
+    A call that was killed between its first and last write is completed by the next one. A verdict
+    moves it once for all: not again after it was moved elsewhere on other evidence.
 
     Args:
         registry: where.
@@ -42,95 +55,107 @@ def move_alias(
         version: the version it shall name; none takes it away.
         evidence: why it may.
         expected_version: the version it named when that was decided; none if it named nothing.
+        checkpoint: told of the instants between the writes.
 
     Returns:
         The ledger's entry that says it moved.
 
     Raises:
-        RegistryError: the evidence does not allow it, or the alias names another version than
+        MoveRefusedError: the evidence does not allow it, or the alias names another version than
             expected, also when somebody moved it by hand.
+        RegistryError: the ledger was edited by hand, or MLflow went away.
     """
     with locked(registry), reported(registry, f"move {name}@{alias}"):
-        entries = read_ledger(registry, name)
-        current = _version(registry, name, alias)
-        last = last_move(entries, alias)
-        ours = last is not None and last.evidence == evidence and last.to_version == version
-        if last is not None and ours and current == version:
-            if last.phase == "moved":
-                return last
-            return _record(registry, entries, last, "moved")
-        if current != expected_version:
-            raise _moved_meanwhile(name, alias, current, expected_version, last)
-        subject = version if version is not None else current
-        if subject is None:
-            raise RegistryError(
-                f"{name}@{alias} names no version, so there is nothing to take away"
+        found = _find(registry, name, alias, version, evidence, expected_version, checkpoint)
+        if found.done is not None:
+            return found.done
+        entries, entry = found.entries, found.begun
+        if entry is None:
+            entry = LedgerEntry(
+                number=len(entries) + 1,
+                at="",
+                name=name,
+                alias=alias,
+                phase="moving",
+                from_version=found.current,
+                to_version=version,
+                evidence=evidence,
             )
-        _check_version(registry, name, subject, alias, current, version, evidence, entries)
-        entry = LedgerEntry(
-            number=len(entries) + 1,
-            at="",
-            name=name,
-            alias=alias,
-            phase="moving",
-            from_version=current,
-            to_version=version,
-            evidence=evidence,
-        )
-        entry = _record(registry, entries, entry, "moving")
-        if version is None:
-            registry.client.delete_registered_model_alias(name, alias)
-        else:
-            registry.client.set_registered_model_alias(name, alias, version)
+            entry = record(registry, entries, entry, "moving", checkpoint=checkpoint)
+            entries = [*entries, entry]
+        if found.current != version:
+            if version is None:
+                registry.client.delete_registered_model_alias(name, alias)
+            else:
+                registry.client.set_registered_model_alias(name, alias, version)
+            checkpoint(f"{alias} set")
         now = _version(registry, name, alias)
         if now != version:
             raise _moved_meanwhile(name, alias, now, version, entry)
-        return _record(registry, [*entries, entry], entry, "moved")
+        return record(registry, entries, entry, "moved", checkpoint=checkpoint)
 
 
-def read_ledger(registry: Registry, name: str) -> list[LedgerEntry]:
-    """Every move of a model's aliases, oldest first; empty for a model without any.
+def check_move(
+    registry: Registry,
+    name: str,
+    alias: Alias,
+    version: str | None,
+    *,
+    evidence: Evidence,
+    expected_version: str | None,
+) -> None:
+    """Check that an alias may move, as ``move_alias`` would, and move nothing.
 
     Raises:
-        RegistryError: there is no such model, or an entry was edited by hand.
+        MoveRefusedError: it may not.
+        RegistryError: the ledger was edited by hand, or MLflow went away.
     """
-    with reported(registry, f"read the alias ledger of {name!r}"):
-        tags = registry.client.get_registered_model(name).tags
-    try:
-        return [
-            LedgerEntry.model_validate_json(value)
-            for key, value in sorted(tags.items())
-            if key.startswith(_LEDGER_TAG)
-        ]
-    except ValidationError as error:
-        raise RegistryError(
-            f"the alias ledger of {name!r} in {registry.uri!r} was edited by hand: {error}; bring "
-            f"the tag back from a copy of {LEDGER_NAME}"
-        ) from error
+    with locked(registry), reported(registry, f"look at {name}@{alias}"):
+        _find(registry, name, alias, version, evidence, expected_version, pass_by)
 
 
-def _record(
+def _find(
     registry: Registry,
-    entries: list[LedgerEntry],
-    entry: LedgerEntry,
-    phase: Literal["moving", "moved"],
-) -> LedgerEntry:
-    written = entry.model_copy(
-        update={
-            "number": len(entries) + 1,
-            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "phase": phase,
-        }
+    name: str,
+    alias: Alias,
+    version: str | None,
+    evidence: Evidence,
+    expected_version: str | None,
+    checkpoint: Checkpoint,
+) -> _Found:
+    entries = read_ledger(registry, name)
+    current = _version(registry, name, alias)
+    last = last_move(entries, alias)
+    ours = last is not None and last.evidence == evidence and last.to_version == version
+    begun = last if ours and last is not None and last.phase == "moving" else None
+    is_others = last is not None and begun is None and last.phase == "moving"
+    if last is not None and is_others and current == last.to_version:
+        # Another move was killed after it was done, before it was on record.
+        last = record(registry, entries, last, "moved", checkpoint=checkpoint)
+        entries = [*entries, last]
+    done = _done(entries, alias, version, evidence)
+    if begun is not None and current == version:
+        return _Found(entries, current, begun, None)
+    if done is not None and last is not None and current == last.to_version:
+        return _Found(entries, current, None, done)
+    if current != expected_version:
+        raise _moved_meanwhile(name, alias, current, expected_version, last)
+    subject = version if version is not None else current
+    if subject is None:
+        raise MoveRefusedError(f"{name}@{alias} names no version, so there is nothing to take away")
+    _check_version(registry, name, subject, alias, current, version, evidence, entries)
+    return _Found(entries, current, begun, None)
+
+
+def _done(
+    entries: list[LedgerEntry], alias: Alias, version: str | None, evidence: Evidence
+) -> LedgerEntry | None:
+    moved = [entry for entry in entries if entry.alias == alias and entry.phase == "moved"]
+    if evidence.kind != "verdict":
+        moved = moved[-1:]  # a person may bring a version back twice, for the same reason
+    return next(
+        (each for each in moved if each.evidence == evidence and each.to_version == version), None
     )
-    line = written.model_dump_json()
-    with (registry.state / LEDGER_NAME).open("a", encoding="utf-8") as ledger:
-        ledger.write(line + "\n")
-        ledger.flush()
-        os.fsync(ledger.fileno())
-    # The random end keeps both entries when two machines write the same number at once.
-    key = f"{_LEDGER_TAG}{written.number:06d}.{secrets.token_hex(4)}"
-    registry.client.set_registered_model_tag(entry.name, key, line)
-    return written
 
 
 def _version(registry: Registry, name: str, alias: Alias) -> str | None:
@@ -150,7 +175,7 @@ def _check_version(
 ) -> None:
     tags = get_version(registry, name, subject).tags
     if tags.get(STATUS_TAG) != READY:
-        raise RegistryError(
+        raise MoveRefusedError(
             f"version {subject!r} of {name!r} lacks the tag {STATUS_TAG}={READY}: matjip did not "
             "register it whole; register the model again"
         )
@@ -162,9 +187,17 @@ def _check_version(
 def _moved_meanwhile(
     name: str, alias: Alias, current: str | None, expected: str | None, last: LedgerEntry | None
 ) -> RegistryError:
-    recorded = None if last is None else last.to_version
-    by_hand = "" if current == recorded else f" by hand (on record is a move to {recorded!r})"
-    return RegistryError(
+    by_hand = ""
+    if last is None:
+        by_hand = " by hand (no move is on record)" if current is not None else ""
+    elif current not in {last.to_version, last.from_version if last.phase == "moving" else ""}:
+        why = last.evidence
+        by_hand = (
+            f" by hand: the last move on record is to {last.to_version!r}, entry {last.number} of "
+            f"{last.at}, by {why.by or why.kind!r} ({why.reason!r}); MLflow keeps no word of who "
+            "moved it since"
+        )
+    return MoveRefusedError(
         f"{name}@{alias} names version {current!r}, {expected!r} was expected: it was moved "
         f"meanwhile{by_hand}. Nothing was changed; see who moved it and why, then deploy and "
         "compare again from what it names now"

@@ -1,4 +1,4 @@
-"""What serves: champion and challenger, resolved once and fetched with their hashes checked."""
+"""What serves: champion and challenger, resolved once and fetched as they were signed."""
 
 import os
 import shutil
@@ -9,6 +9,8 @@ from typing import Any, Final, Protocol
 from data.errors import ExperimentError, RegistryError
 from serving.dealing import ArmName
 from serving.deployment import SharedArm
+from serving.model_signature import VERIFY_KEY_NAME, verification_key
+from serving.registry.artifact_store import link_or_copy
 from serving.registry.connection import Registry, ResolvedVersion, locked
 from serving.registry.versions import download, resolve
 
@@ -109,7 +111,7 @@ def deployment_facts(deployment: Deployed) -> dict[str, Any]:
 
 
 def place_model(registry: Registry, version: ResolvedVersion, *, work: Path, out: Path) -> Path:
-    """Fetch a version into a deployment's folder.
+    """Fetch a version into a deployment's folder, with the key that its signature is checked with.
 
     Args:
         registry: where from.
@@ -122,14 +124,17 @@ def place_model(registry: Registry, version: ResolvedVersion, *, work: Path, out
 
     Raises:
         RegistryError: the model is not what was registered, or MLflow is away.
+        SettingsError: there is no key to check its signature with.
     """
     fetched = download(registry, version, work)
-    inside = out / "models" / fetched.name
+    models = out / "models"
+    inside = models / fetched.name
+    models.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(verification_key(registry.state, os.environ), models / VERIFY_KEY_NAME)
     if not inside.is_dir():
-        half = inside.with_name(f".{fetched.name}.tmp")  # of a run that was killed
+        half = models / f".{fetched.name}.tmp"  # of a run that was killed
         shutil.rmtree(half, ignore_errors=True)
-        inside.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(fetched, half, copy_function=_link_or_copy)
+        shutil.copytree(fetched, half, copy_function=link_or_copy)
         half.rename(inside)
     return inside
 
@@ -144,12 +149,3 @@ def _fetched(
 ) -> FetchedArm:
     inside = place_model(registry, version, work=work, out=out)
     return FetchedArm(arm, version, inside.relative_to(out), round(share, 4))
-
-
-def _link_or_copy(source: str, target: str) -> str:
-    # Weights are large and never written again, so a second name for them is enough.
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-    return target

@@ -60,7 +60,8 @@ class Registry:
 
     Attributes:
         uri: where it is, without user or password.
-        state: local folder for the lock, the alias ledger's copy and, with SQLite, artifacts.
+        state: local folder for the lock, journals, this machine's signing key, the alias ledger's
+            copy and, with SQLite, artifacts.
         client: MLflow's client.
     """
 
@@ -98,10 +99,9 @@ def connect(
     parts = urllib.parse.urlsplit(tracking_uri)
     secret = parts.netloc.rpartition("@")[0]
     shown = tracking_uri.replace(f"{secret}@", "", 1) if secret else tracking_uri
+    state = state_folder(tracking_uri, default=state)
     if parts.scheme == "sqlite":
-        database = Path(tracking_uri.removeprefix("sqlite:///")).resolve()
-        state = database.parent
-        tracking_uri = f"sqlite:///{database}"
+        tracking_uri = f"sqlite:///{_database(tracking_uri)}"
     try:
         state.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -116,10 +116,26 @@ def connect(
 
     with reported(shown, "be opened"):
         client = MlflowClient(tracking_uri, tracking_uri)
-    registry = Registry(shown, state.resolve(), client)
+    registry = Registry(shown, state, client)
     with reported(shown, "be opened"), locked(registry):  # locked: a new database is migrated
         registry.client.search_registered_models(max_results=1)
     return registry
+
+
+def state_folder(tracking_uri: str, *, default: Path = DEFAULT_STATE_FOLDER) -> Path:
+    """Where a registry's state lies on this machine; asks nobody.
+
+    Args:
+        tracking_uri: as for ``connect``.
+        default: the folder of those that are not SQLite.
+    """
+    if urllib.parse.urlsplit(tracking_uri).scheme == "sqlite":
+        return _database(tracking_uri).parent
+    return default.resolve()
+
+
+def _database(tracking_uri: str) -> Path:
+    return Path(tracking_uri.removeprefix("sqlite:///")).resolve()
 
 
 def _probe(tracking_uri: str, shown: str) -> None:

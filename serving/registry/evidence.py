@@ -5,7 +5,7 @@ from typing import Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from data.errors import RegistryError
+from data.errors import MoveRefusedError
 from data.manifest import canonical_digest
 
 Alias = Literal["champion", "challenger"]
@@ -36,6 +36,7 @@ class Evidence(BaseModel):
     deployment_id: str | None = None
     champion_version: str | None = None
     challenger_version: str | None = None
+    by: str | None = Field(default=None, description="The person, where one decided.")
 
     @property
     def digest(self) -> str:
@@ -44,7 +45,12 @@ class Evidence(BaseModel):
 
 
 class LedgerEntry(BaseModel):
-    """One line of the alias ledger: what was meant (moving), then what was done (moved)."""
+    """One line of the alias ledger: what was meant (moving), then what was done (moved).
+
+    Attributes:
+        at: when, ISO 8601 in UTC; never before the entry before it, whatever the clock says.
+        seal: hash of this entry and of the seal before it; empty in entries older than seals.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,11 +62,44 @@ class LedgerEntry(BaseModel):
     from_version: str | None
     to_version: str | None
     evidence: Evidence
+    seal: str = ""
+
+    def sealed_after(self, seal: str) -> str:
+        """The seal that this entry has if it follows the one of that seal."""
+        # Without what is not set, so that a field that is added later leaves old seals whole.
+        said = self.model_dump(exclude={"seal"}, exclude_none=True)
+        return canonical_digest([seal, said])
 
 
 def last_move(entries: Sequence[LedgerEntry], alias: Alias) -> LedgerEntry | None:
     """The newest entry of an alias."""
     return next((entry for entry in reversed(entries) if entry.alias == alias), None)
+
+
+def champions(entries: Sequence[LedgerEntry]) -> list[str]:
+    """The champion, last, and before it those it followed.
+
+    One that was given up for an earlier one is no longer among them.
+    """
+    line: list[str] = []
+    for entry in entries:
+        version = entry.to_version
+        if entry.alias != "champion" or entry.phase != "moved" or version is None:
+            continue
+        if entry.evidence.kind == "restore" and version in line:
+            del line[line.index(version) + 1 :]
+        elif not line or line[-1] != version:
+            line.append(version)
+    return line
+
+
+def ever_champion(entries: Sequence[LedgerEntry]) -> set[str]:
+    """Every version that was champion at some time."""
+    return {
+        entry.to_version
+        for entry in entries
+        if entry.alias == "champion" and entry.phase == "moved" and entry.to_version is not None
+    }
 
 
 def check_evidence(
@@ -83,7 +122,7 @@ def check_evidence(
         entries: the model's ledger so far.
 
     Raises:
-        RegistryError: it does not; the message says what is missing.
+        MoveRefusedError: it does not; the message says what is missing.
     """
     problems = []
     if evidence.evidence_id != tags.get("evidence_id"):
@@ -103,7 +142,7 @@ def check_evidence(
     else:
         problems += _to_champion(evidence, current, version, entries)
     if problems:
-        raise RegistryError(
+        raise MoveRefusedError(
             f"alias {alias!r} may not move from {current!r} to {version!r}: {'; '.join(problems)}. "
             "Run the step whose evidence is missing; an alias is never moved without it"
         )
@@ -122,12 +161,8 @@ def _to_nothing(evidence: Evidence, alias: Alias, current: str | None) -> list[s
 def _to_champion(
     evidence: Evidence, current: str | None, version: str, entries: Sequence[LedgerEntry]
 ) -> list[str]:
-    earlier = {
-        entry.to_version
-        for entry in entries
-        if entry.alias == "champion" and entry.phase == "moved"
-    }
-    known = sorted(filter(None, earlier))
+    earlier = ever_champion(entries)
+    known = sorted(earlier)
     match evidence.kind, evidence.decision:
         case "first_model", "pass":
             if current is not None or earlier:

@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from serving.experiments.assignment import Assignment, Reason
+from serving.experiments.goals import MetricGoal
 from serving.experiments.lifecycle import State
 from serving.experiments.routes import PutToWork, Route
-from serving.experiments.specification import ExperimentSpecification, MetricGoal, ShadowPhase
+from serving.experiments.specification import ExperimentSpecification, ShadowPhase
 from serving.registry.experiment_plan import Plan
 from serving.registry.experiment_summary import (
     ArmSummary,

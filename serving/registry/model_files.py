@@ -12,7 +12,7 @@ from typing import Final
 import orjson
 
 from data.errors import ArtifactError, RegistryError
-from data.manifest import MANIFEST_NAME, Manifest, canonical_digest, read_manifest
+from data.manifest import BESIDE, MANIFEST_NAME, Manifest, canonical_digest, read_manifest
 from data.prompts import chat_template
 from serving.language_folder import CHAT_TEMPLATE_NAME
 
@@ -43,7 +43,7 @@ def check_model_folder(folder: Path, kind: str | None = None) -> Manifest:
         for path in folder.rglob("*")
         if path.is_file() and path.name != MANIFEST_NAME
     }
-    if stray := sorted(on_disk - set(manifest.files)):
+    if stray := sorted(on_disk - set(manifest.files) - BESIDE):
         raise RegistryError(
             f"{str(folder)!r} holds files that its manifest does not list: {stray!r}; remove them, "
             "or run the step that writes the folder again"

@@ -7,20 +7,19 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from data.errors import ExperimentError, RegistryError
+from data.errors import ExperimentError
 from data.manifest import canonical_digest, write_json, write_manifest
 from serving.deployment import Arm, Deployment, write_deployment
-from serving.registry.aliases import move_alias, read_ledger
 from serving.registry.arms import DEPLOYMENT_KIND, deployment_facts, fetch_arms
 from serving.registry.connection import (
     Metric,
     Registry,
     ResolvedVersion,
-    locked,
     log_run,
-    reported,
 )
-from serving.registry.evidence import ALIASES, ROLLED_BACK_TAG, Evidence
+from serving.registry.evidence import ALIASES, Evidence
+from serving.registry.journal import Kind, Plan
+from serving.registry.transition import Tools, carry_out, recover
 from serving.registry.versions import get_version, resolve
 
 PROMOTION_KIND: Final = "promotion"
@@ -112,12 +111,14 @@ def promote_model(
     metrics: Mapping[str, Metric],
     artifacts: Mapping[str, Path],
     out: Path,
+    tools: Tools | None = None,
 ) -> Promotion:
     """Log the verdict to MLflow and do what it says: once, however often it is called.
 
-    ``promote`` makes the challenger the champion, if the champion is still the one it was compared
-    with, and ends the challenger. ``roll_back`` ends the challenger and marks its version.
-    ``continue`` and ``invalid`` change nothing.
+    ``promote`` fetches the challenger as it was signed, makes it the champion if the champion is
+    still the one it was compared with, and ends the challenger. ``roll_back`` ends the challenger
+    and marks its version. ``continue`` and ``invalid`` change nothing. Whatever a killed process
+    left half done with this model is completed first (transition.py).
 
     Args:
         registry: where.
@@ -127,10 +128,13 @@ def promote_model(
         metrics: the comparison's figures.
         artifacts: its files, as for ``log_run``.
         out: folder of the artifact: ``promotion.json``.
+        tools: what to turn the traffic and warm up with; without them the traffic stays, and models
+            are fetched to the registry's state folder.
 
     Raises:
         ExperimentError: the verdict is about another deployment, or about one without challenger.
-        RegistryError: an alias was moved meanwhile, the evidence does not fit, or MLflow is away.
+        RegistryError: an alias was moved meanwhile, the evidence does not fit, the challenger is
+            not what was signed, or MLflow is away.
     """
     if verdict.deployment_id != deployment.deployment_id:
         raise ExperimentError(
@@ -145,10 +149,11 @@ def promote_model(
             "a challenger and compare again"
         )
     run_id = _log_verdict(registry, verdict, deployment, experiment, metrics, artifacts)
-    if challenger is not None and verdict.decision == "promote":
-        _promote(registry, verdict, champion, challenger)
-    elif challenger is not None and verdict.decision == "roll_back":
-        _roll_back(registry, verdict, champion, challenger)
+    tools = tools or Tools(models=registry.state / "models")
+    recover(registry, tools, name=champion.model_name)
+    if challenger is not None and verdict.decision in {"promote", "roll_back"}:
+        turns = tools.turn is not None
+        carry_out(registry, _plan(verdict, champion, challenger, turns=turns), tools)
     now = {alias: resolve(registry, champion.model_name, alias) for alias in ALIASES}
     promotion = Promotion(
         status="ok" if verdict.decision in {"promote", "roll_back"} else "skipped",
@@ -193,57 +198,6 @@ def _log_verdict(
     )
 
 
-def _promote(registry: Registry, verdict: Verdict, champion: Arm, challenger: Arm) -> None:
-    evidence = _evidence(verdict, champion, challenger)
-    move_alias(
-        registry,
-        champion.model_name,
-        "champion",
-        challenger.version,
-        evidence=evidence,
-        expected_version=champion.version,
-    )
-    _end_challenger(registry, evidence, challenger)
-
-
-def _roll_back(registry: Registry, verdict: Verdict, champion: Arm, challenger: Arm) -> None:
-    now = resolve(registry, champion.model_name, "champion")
-    if now is not None and now.version == challenger.version:
-        raise RegistryError(
-            f"version {challenger.version!r} shall be rolled back, but it is the champion: it was "
-            "promoted meanwhile; restore the earlier champion by hand (mlflow/README.md)"
-        )
-    _end_challenger(registry, _evidence(verdict, champion, challenger), challenger)
-    with reported(registry, f"mark version {challenger.version!r} as rolled back"):
-        registry.client.set_model_version_tag(
-            challenger.model_name, challenger.version, ROLLED_BACK_TAG, verdict.deployment_id
-        )
-
-
-def _end_challenger(registry: Registry, evidence: Evidence, challenger: Arm) -> None:
-    """Take the alias away, unless a newer challenger has it by now or this was done before."""
-    name = challenger.model_name
-    with locked(registry):
-        now = resolve(registry, name, "challenger")
-        done = any(
-            entry.alias == "challenger"
-            and entry.to_version is None
-            and entry.evidence == evidence
-            and entry.phase == "moved"
-            for entry in read_ledger(registry, name)
-        )
-        if done or (now is not None and now.version != challenger.version):
-            return
-        move_alias(
-            registry,
-            name,
-            "challenger",
-            None,
-            evidence=evidence,
-            expected_version=challenger.version,
-        )
-
-
 def _evidence(verdict: Verdict, champion: Arm, challenger: Arm) -> Evidence:
     return Evidence(
         kind="verdict",
@@ -257,32 +211,62 @@ def _evidence(verdict: Verdict, champion: Arm, challenger: Arm) -> Evidence:
     )
 
 
+def _plan(verdict: Verdict, champion: Arm, challenger: Arm, *, turns: bool) -> Plan:
+    kind: Kind = "promote" if verdict.decision == "promote" else "roll_back"
+    return Plan(
+        kind=kind,
+        name=champion.model_name,
+        version=challenger.version,
+        expected=champion.version,
+        evidence=_evidence(verdict, champion, challenger),
+        deployment_id=verdict.deployment_id if turns else None,
+        arm=(challenger if kind == "promote" else champion).name,
+        by="verdict",
+    )
+
+
 def _number(found: ResolvedVersion | None) -> str | None:
     return None if found is None else found.version
 
 
 def restore_champion(
-    registry: Registry, *, name: str, version: str, reason: str, ticket: str
+    registry: Registry,
+    *,
+    name: str,
+    version: str,
+    reason: str,
+    ticket: str,
+    by: str = "a person",
+    tools: Tools | None = None,
 ) -> None:
     """Bring back an earlier champion, by a person's decision; it is put on record with the reason.
 
+    The traffic is left alone: ``make rollback`` turns it too.
+
     Raises:
-        RegistryError: the version was never champion, or MLflow is away.
+        RegistryError: the version was never champion, it is not what was signed, or MLflow is away.
     """
+    tools = tools or Tools(models=registry.state / "models")
+    recover(registry, tools, name=name)
     earlier = get_version(registry, name, version)
-    with locked(registry):
-        now = resolve(registry, name, "champion")
-        move_alias(
-            registry,
-            name,
-            "champion",
-            version,
-            evidence=Evidence(
-                kind="restore",
-                decision="restore",
-                evidence_id=earlier.tags.get("evidence_id", ""),
-                artifact_digest=ticket,
-                reason=reason,
-            ),
-            expected_version=_number(now),
-        )
+    evidence = Evidence(
+        kind="restore",
+        decision="restore",
+        evidence_id=earlier.tags.get("evidence_id", ""),
+        artifact_digest=ticket,
+        reason=reason,
+        by=by,
+    )
+    now = resolve(registry, name, "champion")
+    carry_out(
+        registry,
+        Plan(
+            kind="restore",
+            name=name,
+            version=version,
+            expected=_number(now),
+            evidence=evidence,
+            by=by,
+        ),
+        tools,
+    )

@@ -1,4 +1,4 @@
-"""Versions of a model in the registry: registered whole or not at all, fetched with hashes checked.
+"""Versions of a model in the registry: registered whole or not at all, fetched as they were signed.
 
 A version appears in one transaction, with all its tags, after each of its files has been stored and
 counted. A run that is killed, or a server that goes away, leaves at most files without a version,
@@ -15,7 +15,14 @@ import filelock
 from pydantic import ValidationError
 
 from data.errors import RegistryError
-from data.manifest import MANIFEST_NAME, Manifest
+from data.manifest import MANIFEST_NAME, Manifest, canonical_digest
+from serving.registry.artifact_store import (
+    check_signed,
+    fetch_file,
+    fetch_signature,
+    path_in_run,
+    store_files,
+)
 from serving.registry.connection import (
     KEY_TAG,
     Registry,
@@ -25,7 +32,6 @@ from serving.registry.connection import (
     ensure_model,
     locked,
     reported,
-    store_signature,
     version_of_alias,
 )
 from serving.registry.model_files import check_file_names, check_model_folder, same_as_registered
@@ -62,10 +68,11 @@ def register_version(
         ArtifactError: a file is missing or altered.
         RegistryError: a file may not be registered, the key names another model, or MLflow refused
             or went away; run again, it goes on.
+        SettingsError: the key that signs is none, or does not fit the one that checks.
     """
     check_key(idempotency_key)
     manifest = check_model_folder(folder)
-    where = _path_in_run(manifest.digest)
+    said = {"name": name, "manifest_digest": manifest.digest, **tags}
     with reported(registry, f"register {name!r}"), locked(registry):
         ensure_model(registry, name)
         known = _versions_with_key(registry, name, idempotency_key)
@@ -76,14 +83,23 @@ def register_version(
             )
         if known:
             run_id = known[0].run_id
-        _store_files(registry, run_id, where, folder, manifest, signature)
+            said = {key: known[0].tags.get(key, value) for key, value in said.items()}
+        store_files(
+            registry,
+            run_id,
+            folder,
+            manifest=manifest,
+            evidence=said,
+            signature=signature,
+            is_registered=bool(known),
+        )
         if known:
             return known[0]
         # Not runs:/…, which the pages of a server that hands artifacts on cannot read.
         stored_at = registry.client.get_run(run_id).info.artifact_uri
         created = registry.client.create_model_version(
             name,
-            f"{stored_at}/{where}",
+            f"{stored_at}/{path_in_run(manifest.digest)}",
             run_id,
             tags={
                 **tags,
@@ -99,31 +115,6 @@ def register_version(
         if int(first.version) != int(created.version):
             registry.client.delete_model_version(name, created.version)
         return first
-
-
-def _store_files(
-    registry: Registry,
-    run_id: str,
-    where: str,
-    folder: Path,
-    manifest: Manifest,
-    signature: Signature,
-) -> None:
-    sizes = {name: entry.bytes for name, entry in manifest.files.items()}
-    sizes[MANIFEST_NAME] = (folder / MANIFEST_NAME).stat().st_size
-    stored = _stored_sizes(registry, run_id, where)
-    for name, size in sizes.items():
-        if stored.get(name) != size:
-            target = f"{where}/{name}".rpartition("/")[0]
-            registry.client.log_artifact(run_id, str(folder / name), target)
-    if "MLmodel" not in stored:
-        store_signature(registry, run_id, where, manifest, signature)
-    stored = _stored_sizes(registry, run_id, where)
-    if lost := sorted(name for name, size in sizes.items() if stored.get(name) != size):
-        raise RegistryError(
-            f"the artifact store of {registry.uri!r} did not keep {lost!r}; see that it has space "
-            "and run the step again (no version was registered)"
-        )
 
 
 def resolve(registry: Registry, name: str, alias: str) -> ResolvedVersion | None:
@@ -152,19 +143,24 @@ def get_version(registry: Registry, name: str, version: str) -> ResolvedVersion:
 
 
 def download(registry: Registry, resolved: ResolvedVersion, to: Path) -> Path:
-    """Fetch a version's files, every hash checked, into ``to/<digest>``; once per digest.
+    """Fetch a version's files into a folder of ``to``, hashes and signature checked; once.
 
-    Only files that its manifest lists are fetched, and the manifest must be the one registered.
+    Only files that its manifest lists are fetched, and the manifest must be the one registered. Its
+    evidence comes along, and must be what the version's tags say.
 
     Raises:
-        RegistryError: the files are not those registered, or the store does not answer.
+        RegistryError: the files are not those registered, or not those signed, or the store does
+            not answer.
+        SettingsError: there is no key to check the signature with.
     """
     what = f"version {resolved.version!r} of {resolved.name!r} in {registry.uri!r}"
     digest = resolved.tags.get("manifest_digest", "")
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise RegistryError(f"{what} has no tag manifest_digest; register the model with matjip")
-    folder = to / digest[:16]
-    where = _path_in_run(digest)
+    # The same model registered on other evidence is signed with that evidence.
+    judged = canonical_digest([resolved.name, resolved.tags.get("evidence_id")])
+    folder = to / f"{digest[:16]}-{judged[:8]}"
+    where = path_in_run(digest)
     with reported(registry, f"fetch {what}"):
         to.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(to / f".{folder.name}.lock")
@@ -177,14 +173,17 @@ def download(registry: Registry, resolved: ResolvedVersion, to: Path) -> Path:
                     f"the local copy {str(folder)!r} of {what} was altered; delete that folder and "
                     f"run the step again: {error}"
                 ) from error
+            check_signed(registry, folder, resolved, what)
             return folder
         with tempfile.TemporaryDirectory(dir=to, prefix=".fetching-") as temporary:
             fetched = Path(temporary) / "model"
-            _fetch(registry, resolved.run_id, where, MANIFEST_NAME, fetched)
+            fetch_file(registry, resolved.run_id, where, fetched, MANIFEST_NAME)
             manifest = _registered_manifest(fetched / MANIFEST_NAME, digest, what)
+            fetch_signature(registry, resolved.run_id, where, fetched, what)
             for name in manifest.files:
-                _fetch(registry, resolved.run_id, where, name, fetched)
+                fetch_file(registry, resolved.run_id, where, fetched, name)
             same_as_registered(fetched, digest, where=what)
+            check_signed(registry, fetched, resolved, what)
             fetched.rename(folder)
     return folder
 
@@ -205,31 +204,6 @@ def _registered_manifest(path: Path, digest: str, what: str) -> Manifest:
     return manifest
 
 
-def _fetch(registry: Registry, run_id: str, where: str, name: str, folder: Path) -> None:
-    # With a destination MLflow also copies what lies on this machine: no one gets the original.
-    # It names the copy after the whole path or after the file alone, as the store pleases.
-    with tempfile.TemporaryDirectory(dir=folder.parent) as own:
-        copy = Path(registry.client.download_artifacts(run_id, f"{where}/{name}", own))
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        copy.rename(folder / name)
-
-
-def _path_in_run(digest: str) -> str:
-    return f"models/{digest[:16]}"
-
-
 def _versions_with_key(registry: Registry, name: str, key: str) -> list[ResolvedVersion]:
     found = registry.client.search_model_versions(f"name = '{name}' and tags.`{KEY_TAG}` = '{key}'")
     return sorted(map(as_resolved, found), key=lambda version: int(version.version))
-
-
-def _stored_sizes(registry: Registry, run_id: str, where: str) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    folders = [where]
-    while folders:
-        for entry in registry.client.list_artifacts(run_id, folders.pop()):
-            if entry.is_dir:
-                folders.append(entry.path)
-            else:
-                sizes[entry.path.removeprefix(f"{where}/")] = entry.file_size or 0
-    return sizes

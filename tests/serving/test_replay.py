@@ -3,8 +3,9 @@ import pytest
 
 from data.contract import Label, LabelledReview, Review
 from data.errors import ExperimentError
+from serving.experiments.decision_rule import DecisionRule
 from serving.experiments.store import ExperimentStore
-from serving.experiments.verdict import DecisionRule, decide
+from serving.experiments.verdict import decide
 from serving.replay import replay
 
 

@@ -50,6 +50,24 @@ def test_a_sentiment_for_an_answer_without_one_harms_no_other(store):
     assert store.counts()["outcomes"] == 2
 
 
+def test_answers_count_once_their_unit_has_settled_and_their_window_has_closed(store):
+    day = 86_400_000_000
+    same = {"unit": "0" * 64}
+    store.write([shown(n, created_at_us=n * day, **same) for n in range(1, 7)] + [shown(9)])
+    late = [said(n, None, reward=n / 8, created_at_us=n * day + day // 2) for n in range(1, 7)]
+    assert store.write([], late) == ["stored"] * 6
+    for counting, days in (
+        ({"settling_days": 2.0}, [3, 4, 5, 6]),
+        ({"window_days": 1.0, "closed_by_us": 5 * day}, [1, 2, 3, 4]),
+        ({"window_days": 1.0, "closed_by_us": 5 * day, "settling_days": 1.5}, [3, 4]),
+    ):
+        found = store.exposures_with_outcomes("e", "d", **counting)
+        busy = found.unit == found.unit[-1]
+        assert found.exposures[busy].tolist() == [len(days)]
+        assert found.reward[busy].tolist() == [pytest.approx(sum(days) / len(days) / 8)]
+        assert len(found.unit) == 1 + ("settling_days" not in counting)
+
+
 def test_units_come_back_with_their_outcomes(store):
     store.write(
         [

@@ -7,9 +7,10 @@ from pydantic import ValidationError
 
 from data.errors import ExperimentError
 from serving.deployment import Arm, Deployment
+from serving.experiments.decision_rule import DecisionRule
 from serving.experiments.hashes import hashes_of
 from serving.experiments.units import UnitOutcomes
-from serving.experiments.verdict import DecisionRule, Verdict, decide
+from serving.experiments.verdict import Verdict, decide
 
 VERSIONS = {"champion": ("sentiment/1",), "challenger": ("sentiment/2",)}
 RULE = DecisionRule(min_exposures_per_arm=100, tuned_for_units=1_000)
@@ -138,6 +139,37 @@ def test_outcomes_that_go_missing_in_one_arm_are_invalid():
     verdict = decide(units(missing=(0.02, 0.15), challenger=0.9), deployment(), rule)
     assert verdict.decision == "invalid"
     assert "more often for one model" in verdict.reason
+
+
+def test_one_arm_that_loses_none_is_told_from_one_that_loses_some():
+    verdict = decide(units(missing=(0.0, 0.06)), deployment(), RULE)
+    assert verdict.decision == "invalid"
+    assert "more often for one model" in verdict.reason
+
+
+def test_a_bot_of_which_nothing_is_heard_is_one_unit():
+    """6,000 answers of one bot lack an outcome: by answers 75% of all, by units 1 of 2,000."""
+    data = units()
+    data.exposures[5], data.outcomes[5], data.labelled[5] = 6_000, 0, 0
+    data.reward[5] = np.nan
+    assert decide(data, deployment(), RULE).decision == "continue"
+
+
+def test_units_whose_every_request_failed_lack_no_outcome():
+    data = units()
+    data.exposures[:200] = data.outcomes[:200] = data.labelled[:200] = 0
+    data.failed[:200], data.reward[:200] = 1, np.nan
+    assert decide(data, deployment(), RULE).decision == "continue"
+
+
+def test_no_answer_that_counts_yet_is_waited_for():
+    rule = DecisionRule(settling_days=3.0, attribution_days=2.0, closed_windows_only=True)
+    none = {"versions": {"champion": (), "challenger": ()}}
+    verdict = decide(units(0, **none), deployment(), rule)
+    assert verdict.decision == "continue"
+    assert "first 3 days and waits 2 days" in verdict.reason
+    with pytest.raises(ValidationError, match="how late an outcome may come"):
+        DecisionRule(closed_windows_only=True)
 
 
 def test_sparse_outcomes_that_are_allowed_wait_for_enough_units():

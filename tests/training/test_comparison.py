@@ -110,6 +110,27 @@ def test_outcomes_later_than_agreed_do_not_count(deployment: Path, tmp_path: Pat
     assert facts["outcomes"] == {"champion": 0, "challenger": 0}
 
 
+def test_open_windows_and_unsettled_units_wait(deployment: Path, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'store.sqlite'}"
+    _serve(deployment, url, 3000, right={"champion": 0.8, "challenger": 0.8})  # in 1970
+    ages = "attribution_days: 36500, closed_windows_only: true"
+    for index, (more, decision) in enumerate(
+        [
+            (ages, "continue"),
+            (ages.replace("36500", "1"), "promote"),
+            ("settling_days: 1", "continue"),
+        ]
+    ):
+        facts = compare_arms(
+            deployment,
+            store_url=url,
+            rule=RULE.replace("}", f", {more}}}"),
+            traffic="a test",
+            out=tmp_path / f"{index}",
+        ).facts
+        assert facts["decision"] == decision
+
+
 def test_an_empty_store_decides_nothing(deployment: Path, tmp_path: Path) -> None:
     facts = compare_arms(
         deployment,

@@ -1,7 +1,7 @@
 """The arithmetic of comparisons. Units come in, in their order of arrival; figures go out.
 
 planning, stopping                          before: how many units, and how long
-sample_ratio, ratio_report                  were units dealt as they were meant to be?
+sample_ratio, ratio_report, balance         were units dealt as they were meant to be, and gaps too?
 sequences, thinned, many_arms               differences, looked at after every unit
 boundaries, burn_in, levels, readings     what these rest on, and what they show
 covariates, ratios, quantiles, intervals    less variance; metrics that are no plain means

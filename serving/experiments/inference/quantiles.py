@@ -21,6 +21,7 @@ inequality the product stays below 1/alpha at all times with probability 1 - alp
 break them by independent coins, and the counts lie between those of "below" and "at most".
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -92,26 +93,85 @@ def anytime_quantile_difference(
         ExperimentError: shapes differ, a value is not finite, or a level is out of range.
     """
     _check(challenger, values, quantile)
-    concentration = 1.0 / best_rho(tuned_for_values, alpha) ** 2
-    off, on = np.sort(values[~challenger]), np.sort(values[challenger])
-    least = [_least_evidence(len(side), quantile, concentration) for side in (off, on)]
-    budget = -float(np.log(alpha))
-    splits: Floats = np.linspace(least[1], budget - least[0], _SPLITS + 1, dtype=np.float64)
-    low_on, high_on = _between(on, quantile, concentration, splits[1:])
-    low_off, high_off = _between(off, quantile, concentration, budget - splits[:-1])
-    estimate = np.nan
-    if len(on) and len(off):
-        estimate = on[_rank(len(on), quantile)] - off[_rank(len(off), quantile)]
+    padded, ends = [], []
+    for side in (values[~challenger], values[challenger]):
+        ordered = np.sort(side)
+        padded.append(np.concatenate([[-np.inf], ordered, [np.inf]]))
+        ends.append(ordered[_rank(len(side), quantile)] if len(side) else np.nan)
+    off, on = padded
+    pairs = _ranks(len(off) - 2, len(on) - 2, quantile, alpha, tuned_for_values)
     return Interval(
-        estimate=float(estimate),
-        low=float((low_on - high_off).min()),
-        high=float((high_on - low_off).max()),
+        estimate=float(ends[1] - ends[0]),
+        low=float((on[pairs.low_on] - off[pairs.high_off]).min()),
+        high=float((on[pairs.high_on] - off[pairs.low_off]).max()),
     )
 
 
-def _check(challenger: Flags, values: Floats, quantile: float) -> None:
+def binned_quantile_difference(
+    champion: NDArray[np.integer],
+    challenger: NDArray[np.integer],
+    edges: Floats,
+    *,
+    quantile: float,
+    alpha: float,
+    tuned_for_values: int,
+) -> Interval:
+    """``anytime_quantile_difference`` of values that were counted in bins: as valid, a bin wider.
+
+    Args:
+        champion: (bins,) values in each bin.
+        challenger: (bins,) likewise.
+        edges: (bins + 1,) ascending; bin k holds values of at least edges[k], below edges[k + 1].
+        quantile: as there, as all that follow.
+        alpha: 1 - the level of all looks together.
+        tuned_for_values: values of each arm at which the interval is narrowest; set beforehand.
+
+    Raises:
+        ExperimentError: shapes differ, or a level is out of range.
+    """
+    _check_quantile(quantile)
+    if not champion.shape == challenger.shape == (len(edges) - 1,):
+        raise ExperimentError(
+            f"counts of shapes {champion.shape!r} and {challenger.shape!r} for {len(edges)} edges; "
+            "give a count for each pair of neighbours"
+        )
+    off, on = np.cumsum(champion), np.cumsum(challenger)
+    pairs = _ranks(int(off[-1]), int(on[-1]), quantile, alpha, tuned_for_values)
+    low_on, high_off = _bin(on, pairs.low_on), _bin(off, pairs.high_off)
+    low_off, high_on = _bin(off, pairs.low_off), _bin(on, pairs.high_on)
+    lower = np.concatenate([[-np.inf], edges[:-1], [np.inf]])
+    upper = np.concatenate([[-np.inf], edges[1:], [np.inf]])
+    return Interval(
+        estimate=binned_quantile(challenger, edges, quantile)
+        - binned_quantile(champion, edges, quantile),
+        low=float((lower[low_on] - upper[high_off]).min()),
+        high=float((upper[high_on] - lower[low_off]).max()),
+    )
+
+
+def binned_quantile(counts: NDArray[np.integer], edges: Floats, quantile: float) -> float:
+    """The middle of the bin that holds the quantile; its finite edge, or NaN without a value."""
+    total = np.cumsum(counts)
+    if not total[-1]:
+        return float("nan")
+    place = int(_bin(total, np.asarray([_rank(int(total[-1]), quantile) + 1]))[0]) - 1
+    ends = edges[place : place + 2]
+    return float(ends[np.isfinite(ends)].mean())
+
+
+def _bin(total: NDArray[np.integer], rank: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The bin, from 1, of the value of each rank; 0 and the last plus 1 for those beyond all."""
+    inside = np.searchsorted(total, rank, side="left").astype(np.int64) + 1
+    return np.where(rank < 1, 0, np.where(rank > total[-1], len(total) + 1, inside))
+
+
+def _check_quantile(quantile: float) -> None:
     if not 0.0 < quantile < 1.0:
         raise ExperimentError(f"quantile={quantile!r}; give one between 0 and 1, like 0.99")
+
+
+def _check(challenger: Flags, values: Floats, quantile: float) -> None:
+    _check_quantile(quantile)
     if challenger.shape != values.shape or values.ndim != 1 or challenger.dtype != np.bool_:
         raise ExperimentError(
             f"challenger has shape {challenger.shape!r} and type {challenger.dtype!s} for values "
@@ -178,15 +238,38 @@ def _least_evidence(count: int, quantile: float, concentration: float) -> float:
     return float(_evidence(near, count, quantile, concentration).min())
 
 
+@dataclass(frozen=True)
+class _Ranks:
+    """Ranks, from 1, of the values between which the quantiles may lie, one of each split.
+
+    0 is below all values, the number of values plus 1 above all.
+    """
+
+    low_off: NDArray[np.int64]
+    high_off: NDArray[np.int64]
+    low_on: NDArray[np.int64]
+    high_on: NDArray[np.int64]
+
+
+def _ranks(off: int, on: int, quantile: float, alpha: float, tuned_for_values: int) -> _Ranks:
+    """Of ``off`` and ``on`` values of champion and challenger."""
+    concentration = 1.0 / best_rho(tuned_for_values, alpha) ** 2
+    least = [_least_evidence(count, quantile, concentration) for count in (off, on)]
+    budget = -float(np.log(alpha))
+    splits: Floats = np.linspace(least[1], budget - least[0], _SPLITS + 1, dtype=np.float64)
+    low_on, high_on = _between(on, quantile, concentration, splits[1:])
+    low_off, high_off = _between(off, quantile, concentration, budget - splits[:-1])
+    return _Ranks(low_off, high_off, low_on, high_on)
+
+
 def _between(
-    values: Floats, quantile: float, concentration: float, budgets: Floats
-) -> tuple[Floats, Floats]:
-    """Where the quantile may lie in sorted values so that the evidence stays within each budget.
+    count: int, quantile: float, concentration: float, budgets: Floats
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the quantile may lie among values so that the evidence stays within each budget.
 
     Returns:
-        (budgets,) lower and upper ends.
+        (budgets,) ranks of the lower and the upper ends.
     """
-    count = len(values)
     middle = np.full(budgets.shape, min(round(count * quantile), count), dtype=np.int64)
     ends = []
     for border in (-1, count + 1):
@@ -196,5 +279,4 @@ def _between(
             fits = _evidence(half.astype(np.float64), count, quantile, concentration) <= budgets
             inside, outside = np.where(fits, half, inside), np.where(fits, outside, half)
         ends.append(inside)
-    padded = np.concatenate([[-np.inf], values, [np.inf]])
-    return padded[ends[0]], padded[ends[1] + 1]
+    return ends[0], ends[1] + 1

@@ -72,6 +72,36 @@ def unit_sums(unit: NDArray[np.integer], *values: Floats) -> tuple[Floats, ...]:
     return (counts[present].astype(np.float64), *sums)
 
 
+def capped_sums(numerator: Floats, denominator: Floats, *, most: float) -> tuple[Floats, Floats]:
+    """Sums in which no unit weighs more than ``most`` events: a bot's thousands count as so many.
+
+    A unit above it keeps its own ratio. The arms' ratio of capped sums weighs busy units less than
+    the ratio of all events does; where units differ in the metric by how busy they are it is
+    another number, so say that it is capped.
+
+    Args:
+        numerator: (units,) each unit's sum.
+        denominator: (units,) each unit's count, 0 or more.
+        most: fixed before the experiment, as from the busiest 1% of people the month before; chosen
+            after a look at the results it is a choice of the result.
+
+    Returns:
+        Both sums (units,), for ``ratio_arms`` and ``ratio_sequence``.
+
+    Raises:
+        ExperimentError: shapes differ, a value is not finite, a denominator is negative, or
+            ``most`` is not above zero.
+    """
+    _check_sums(numerator, denominator)
+    if not most > 0.0:
+        raise ExperimentError(
+            f"most={most!r}; give the events that one unit may weigh at most, above 0"
+        )
+    weight = np.ones(len(denominator))
+    np.divide(most, denominator, out=weight, where=denominator > most)
+    return numerator * weight, denominator * weight
+
+
 def ratio_of(numerator: Floats, denominator: Floats) -> ArmEstimate:
     """Sum of numerators ÷ sum of denominators over (units,), with its delta-method error."""
     ratio, values = _influence(numerator, denominator)

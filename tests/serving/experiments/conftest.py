@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import runpy
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +17,7 @@ from serving.experiments.lifecycle import Event
 from serving.experiments.specification import specification_of
 from serving.experiments.store import ExperimentStore, Exposure, Feedback
 
+OPEN_PHASE = Path(__file__).parents[2] / "open_phase.py"
 SPECIFICATION: dict[str, Any] = {
     "name": "sentiment-int8",
     "hypothesis": "INT8 answers like the float model, at half its cost",
@@ -29,7 +31,7 @@ SPECIFICATION: dict[str, Any] = {
         "primary": {"name": "sentiment_accuracy", "direction": "increase", "margin": 0.02},
         "guardrails": [{"name": "error_rate", "direction": "decrease", "margin": 0.01}],
         "signals": [
-            {"name": "latency_ms", "direction": "decrease", "margin": 20.0, "quantile": 0.95}
+            {"name": "latency_ms", "quantile": 0.95, "direction": "decrease", "margin": 20.0}
         ],
     },
     "phases": [
@@ -69,6 +71,17 @@ def store(url: str) -> Iterator[ExperimentStore]:
     opened = ExperimentStore(url)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def open_phase(
+    url: str, store: ExperimentStore, agreed: Callable[..., dict[str, Any]]
+) -> Iterator[Callable[..., Any]]:
+    """Opens the phase of a kind: ``open_phase("canary", {"stopping": {"alpha": 0.1}})``."""
+    catalogue = Catalogue(url)
+    opened = runpy.run_path(str(OPEN_PHASE))["OpenPhase"]
+    yield lambda kind, changes=None: opened(store, catalogue, agreed(changes), kind)
+    catalogue.close()
 
 
 class Trial:

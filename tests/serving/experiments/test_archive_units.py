@@ -97,25 +97,75 @@ def assert_same(found, expected):
     answers=ANSWERS,
     said=SAID,
     window=st.sampled_from([None, 0.5, 1.0, 3.0]),
+    settling=st.sampled_from([0.0, 0.0, 0.5, 2.0]),
+    closed=st.sampled_from([None, 0, 3, 5]),
     rows_at_once=st.sampled_from([2, 50_000]),
     cut=st.integers(1, 6),
 )
 def test_the_archive_says_what_the_store_says(
-    tmp_path_factory, monkeypatch, answers, said, window, rows_at_once, cut
+    tmp_path_factory, monkeypatch, answers, said, window, settling, closed, rows_at_once, cut
 ):
     monkeypatch.setattr(exporting, "_BATCH_ROWS", rows_at_once)
     folder = tmp_path_factory.mktemp("both")
     url = f"sqlite:///{folder / 'store.db'}"
     fill(url, answers, said)
-    expected = from_store(url, window_days=window)
+    counting = {"window_days": window, "settling_days": settling}
+    if window is not None and closed is not None:
+        counting["closed_by_us"] = closed * DAY
+    expected = from_store(url, **counting)
     export(url, folder / "whole")
-    assert_same(units_of_archive(folder / "whole", "e", "d", window_days=window), expected)
+    assert_same(units_of_archive(folder / "whole", "e", "d", **counting), expected)
     # The same rows in several archives, one of them twice.
     out = folder / "parts"
     export(url, out / "again", before_us=cut * DAY)
     for days in (cut, 0.5):
         retain(url, out, older_than_days=days, now_us=7 * DAY)
-    assert_same(units_of_archive(out, "e", "d", window_days=window), expected)
+    assert_same(units_of_archive(out, "e", "d", **counting), expected)
+
+
+def test_answers_count_once_their_unit_has_settled_and_their_window_has_closed(tmp_path):
+    """One unit that answers daily from day 1 to 6, each outcome known half a day later."""
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    answers, said = [], []
+    for day in range(1, 7):
+        same = {"request_id": f"답변-{day}", "item": 0, "created_at_us": day * DAY}
+        answers.append(
+            same
+            | {"experiment_id": "e", "deployment_id": "d", "unit": "0" * 64}
+            | {"arm": "challenger", "model_version": "sentiment/1"}
+        )
+        late = {"event_id": f"{day}", "reward": day / 8, "label": None}
+        said.append(same | late | {"created_at_us": day * DAY + DAY // 2})
+    fill(url, answers, said)
+    export(url, tmp_path / "archive")
+    for counting, days in (
+        ({"settling_days": 2.0}, [3, 4, 5, 6]),
+        ({"settling_days": 2.5}, [4, 5, 6]),
+        ({"window_days": 1.0, "closed_by_us": 5 * DAY}, [1, 2, 3, 4]),
+        ({"window_days": 1.0, "closed_by_us": 5 * DAY - 1, "settling_days": 1.0}, [2, 3]),
+        ({"settling_days": 6.0}, []),
+    ):
+        found = from_store(url, **counting)
+        assert found.exposures.sum() == found.outcomes.sum() == len(days)
+        assert found.reward.tolist() == [sum(days) / len(days) / 8 for _ in days[:1]]
+        assert_same(units_of_archive(tmp_path / "archive", "e", "d", **counting), found)
+
+
+@pytest.mark.parametrize("settling", [-1.0, float("nan"), float("inf"), 1e9])
+def test_bad_settling_and_windows_that_cannot_close_are_told_alike(tmp_path, settling):
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    fill(url, [], [])
+    export(url, tmp_path / "out")
+    for wrong, said in (
+        ({"settling_days": settling}, "settling_days="),
+        ({"closed_by_us": DAY}, "without window_days"),
+    ):
+        for read in (
+            from_store,
+            lambda _, **kw: units_of_archive(tmp_path / "out", "e", "d", **kw),
+        ):
+            with pytest.raises(ExperimentError, match=said):
+                read(url, **wrong)
 
 
 def test_a_late_orphan_in_a_later_archive_counts(tmp_path):

@@ -49,6 +49,28 @@ def test_the_digest_does_not_depend_on_how_it_was_written(agreed: Agreed) -> Non
     assert read(agreed({"stopping": {"alpha": 0.05}})).digest == read(agreed()).digest
 
 
+def test_a_metric_and_its_quantile_may_have_roles_of_their_own(agreed: Agreed) -> None:
+    mean = {"name": "latency_ms", "direction": "decrease", "margin": 5.0}
+    goals = read(agreed({"metrics.guardrails": [mean]})).metrics
+    assert [goal.label for goal in goals.all] == [
+        "sentiment_accuracy",
+        "latency_ms",
+        "latency_ms p95",
+    ]
+    twice = mean | {"quantile": 0.95}
+    with pytest.raises(SettingsError, match=r"'latency_ms p95'. stand twice"):
+        read(agreed({"metrics.guardrails": [twice]}))
+
+
+def test_a_goal_without_a_quantile_says_nothing_of_one(agreed: Agreed) -> None:
+    # Digests of experiments that were agreed before stay what they were.
+    primary, signal = (
+        read(agreed()).model_dump(mode="json")["metrics"][role] for role in ("primary", "signals")
+    )
+    assert "quantile" not in primary
+    assert signal[0]["quantile"] == 0.95
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -65,6 +87,11 @@ def test_the_digest_does_not_depend_on_how_it_was_written(agreed: Agreed) -> Non
         ({"metrics.primary.margin": -0.1}, "metrics.primary.margin=-0.1"),
         ({"metrics.primary.margin": float("nan")}, "metrics.primary.margin=nan"),
         ({"metrics.primary.name": "error_rate"}, "error_rate.*one role"),
+        (
+            {"metrics.signals.0.name": "error_rate"},
+            "'error_rate' is a share, so it has no quantile",
+        ),
+        ({"metrics.signals.0.quantile": 1.0}, "quantile=1.0"),
         ({"phases": []}, "phases"),
         ({"phases.0.kind": "dark"}, "phases.0"),
         ({"phases.0.mirrored": 0.0}, "mirrored=0.0"),

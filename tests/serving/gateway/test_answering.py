@@ -173,3 +173,45 @@ def test_an_altered_model_and_a_store_that_cannot_open_are_both_reasons(
     assert len(reasons) == 2
     assert "model.onnx" in reasons[0]
     assert "experiment store" in reasons[1]
+
+
+def test_what_is_answered_from_the_journal_outlives_a_kill_and_a_store_that_refuses(
+    deployment, start_gateway, assert_error, tmp_path
+):
+    settings = {"store_ack": "journaled", "journal_folder": str(tmp_path / "journal")}
+    acknowledged: set[str] = set()
+
+    def ask(client: httpx.Client, request_id: str, text: str = "맛있어요") -> httpx.Response:
+        return client.post(
+            "/v1/analyze",
+            json={"reviews": [{"text": text, "unit": "u"}]},
+            headers={"X-Request-Id": request_id},
+        )
+
+    with (
+        start_gateway(deployment, **settings) as running,
+        httpx.Client(base_url=running.url) as client,
+    ):
+        for number in range(40):
+            assert ask(client, f"r{number}").status_code == 200
+            acknowledged.add(f"r{number}")
+        assert_error(ask(client, "r39", "별로"), 409, "request_id_reused", "X-Request-Id")
+        said = {"request_id": "r39", "item": 0, "reward": 1.0}
+        assert client.post("/v1/feedback", json=said).json()["status"] == "stored"
+        store = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+        store.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON exposures "
+            "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+        )
+        if ask(client, "while-full").status_code == 200:
+            acknowledged.add("while-full")
+        running.process.send_signal(signal.SIGKILL)
+        running.process.wait(30)
+    store.execute("DROP TRIGGER full")
+    with start_gateway(deployment, **settings) as again, httpx.Client(base_url=again.url) as client:
+        assert client.get("/ready").status_code == 200
+    kept = {row[0] for row in store.execute("SELECT request_id FROM exposures")}
+    store.close()
+    assert len(acknowledged) >= 40
+    assert kept == acknowledged
+    assert list((tmp_path / "journal").iterdir()) == []

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from data.contract import Prediction
-from serving.experiments.assignment import arm_of, unit_hash
+from serving.experiments.assignment import Dealer, unit_hash
 from serving.experiments.store import ExperimentStore
 
 NASTY = [
@@ -64,7 +64,7 @@ def test_from_an_answer_to_an_outcome(gateway, deployment, folder, assert_error)
     for number, (item, unit) in enumerate(
         zip(body["results"], ("account-1", "account-2"), strict=True)
     ):
-        arm = arm_of(deployment, unit_hash(deployment.salt, unit))
+        arm = Dealer(deployment).meet(unit_hash(deployment.salt, unit))[0]
         assert item["status"] == "ok"
         assert (item["request_id"], item["item"]) == ("checkout-7", number)
         assert item["arm"] == arm.name
@@ -238,6 +238,12 @@ def test_the_document_and_the_metrics_tell_what_is_there(gateway, deployment, an
     assert set(document["paths"]) == {
         "/v1/analyze",
         "/v1/feedback",
+        "/v1/experiments",
+        "/v1/experiments/{name}",
+        "/v1/experiments/{name}/events",
+        "/v1/experiments/{name}/report",
+        "/v1/routes",
+        "/v1/ledger",
         "/health",
         "/ready",
         "/metrics",
@@ -258,7 +264,7 @@ def test_the_document_and_the_metrics_tell_what_is_there(gateway, deployment, an
         found = [row for row in page.splitlines() if row.startswith(f"matjip_{line} ")]
         return float(found[0].split()[-1]) if found else 0.0
 
-    arm = arm_of(deployment, unit_hash(deployment.salt, "metric")).name
+    arm = Dealer(deployment).meet(unit_hash(deployment.salt, "metric"))[0].name
     lines = [
         'requests_total{route="/v1/analyze",status="200"}',
         f'items_total{{arm="{arm}",status="ok"}}',

@@ -2,6 +2,7 @@
 
 import json
 
+import orjson
 import pytest
 
 from data.errors import EngineError
@@ -88,4 +89,6 @@ def test_an_engine_in_process_that_refuses_or_fails(
         assert "9,000" in assert_error(chat(client), 422, "engine_refused")
         engine.instead["감성"] = EngineError("out of memory")
         assert_error(chat(client), 503, "engine_failed")
-    assert exposures() == []
+    (failed,) = exposures()  # what the engine refused is the caller's own
+    assert (failed["status"], failed["arm"]) == ("failed", "champion")
+    assert orjson.loads(failed["prediction"])["error"] == "engine_failed"

@@ -14,7 +14,7 @@ from data.contract import CategorySummary, Strengths
 from data.errors import ArtifactError, EngineError
 from data.prompts import TASKS, prompt_version
 from serving.engines.chat import ChatAnswer
-from serving.experiments.assignment import arm_of, unit_hash
+from serving.experiments.assignment import Dealer, unit_hash
 from serving.gateway.app import create_app
 from serving.gateway.settings import ServingSettings
 from serving.summaries import ANSWER_TOKENS
@@ -204,7 +204,7 @@ def test_a_restaurant_stays_with_its_arm_and_a_unit_overrules_it(start_language,
     deployment = fakes.language_deployment(IN_PROCESS, IN_PROCESS)
 
     def expected(unit: str) -> str:
-        return arm_of(deployment, unit_hash(deployment.salt, unit)).name
+        return Dealer(deployment).meet(unit_hash(deployment.salt, unit))[0].name
 
     met = set()
     with start_language(IN_PROCESS, IN_PROCESS) as client:

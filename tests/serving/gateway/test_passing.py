@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from serving.experiments.assignment import arm_of, unit_hash
+from serving.experiments.assignment import Dealer, unit_hash
 
 IN_PROCESS = {"kind": "in_process", "folder": "/models/base"}
 SCHEMA = {"enum": ["negative", "neutral", "positive"]}
@@ -146,7 +146,7 @@ def test_the_header_names_the_unit_before_the_field(
     with start_language(vllm.endpoint, IN_PROCESS) as client:
         for number in range(12):
             unit = f"손님-{number}"
-            arm = arm_of(deployment, unit_hash(deployment.salt, unit)).name
+            arm = Dealer(deployment).meet(unit_hash(deployment.salt, unit))[0].name
             by_header = chat(client, {"X-Matjip-Unit": unit.encode()}, user="somebody")
             assert by_header.headers["X-Matjip-Arm"] == arm
             assert chat(client, user=unit).headers["X-Matjip-Arm"] == arm

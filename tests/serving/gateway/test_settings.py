@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from pydantic import ValidationError
 
@@ -59,3 +61,34 @@ def test_settings_do_not_change_and_do_not_show_the_store():
     assert "secret" not in repr(settings)
     with pytest.raises(ValidationError):
         settings.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"GUARDRAILS": "maybe"}, "MATJIP_GUARDRAILS: 'maybe'"),
+        ({"GUARDRAIL_POLL_S": "0"}, "MATJIP_GUARDRAIL_POLL_S: '0'"),
+        ({"WEBHOOK_URL": "ftp://t0ken@host/"}, "MATJIP_WEBHOOK_URL: its value"),
+        ({"WEBHOOK_SECRET": "t0ken"}, "MATJIP_WEBHOOK_SECRET: its value"),
+        ({"WEBHOOK_URL": "https://host/t0ken"}, "set without MATJIP_WEBHOOK_SECRET"),
+        ({"WEBHOOK_SECRET": "t0ken-and-more-of-it"}, "set without MATJIP_WEBHOOK_URL"),
+    ],
+)
+def test_guardrails_and_notices_are_set_up_whole_and_no_secret_is_shown(given, words):
+    with pytest.raises(SettingsError, match=re.escape(words)) as caught:
+        read_settings({f"MATJIP_{name}": value for name, value in given.items()})
+    assert "t0ken" not in str(caught.value)
+    told = read_settings(
+        {"MATJIP_WEBHOOK_URL": "https://host/t0ken", "MATJIP_WEBHOOK_SECRET": "t0ken" * 4}
+    )
+    assert "t0ken" not in repr(told)
+
+
+@pytest.mark.parametrize(
+    "token", ["짧다", "short", "with a space in it all", "한글로 된 관리자 토큰입니다"]
+)
+def test_a_token_that_could_be_guessed_or_not_be_sent_is_refused_and_not_shown(token):
+    with pytest.raises(SettingsError, match="MATJIP_ADMIN_TOKEN") as refused:
+        read_settings({"MATJIP_ADMIN_TOKEN": token})
+    assert token not in str(refused.value)
+    assert "open-the-kitchen" not in repr(ServingSettings(admin_token="open-the-kitchen-door"))

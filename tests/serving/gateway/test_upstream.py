@@ -85,7 +85,7 @@ def test_a_stream_that_stalls_or_breaks_ends_with_an_error_in_it(start_language,
     ("mode", "code"),
     [("500", "upstream_failed"), ("404", "upstream_failed"), ("garbage", "upstream_garbage")],
 )
-def test_a_server_that_fails_is_a_503_and_no_exposure(
+def test_a_server_that_fails_is_a_503_and_stands_in_the_store(
     start_language, vllm, exposures, mode, code, stream, chat, assert_error
 ):
     vllm.mode = mode
@@ -95,7 +95,10 @@ def test_a_server_that_fails_is_a_503_and_no_exposure(
         assert int(answer.headers["Retry-After"]) >= 1
         vllm.mode = "ok"
         assert chat(client).status_code == 200
-    assert len(exposures()) == 1
+    failed, answered = exposures()
+    assert (failed["status"], failed["why"], failed["cost"]) == ("failed", "assigned", None)
+    assert orjson.loads(failed["prediction"]) == {"task": "/v1/chat/completions", "error": code}
+    assert answered["status"] == "ok"
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -7,15 +7,18 @@ from typing import Any, NoReturn
 
 import pytest
 
+from data.manifest import Manifest
 from serving.experiments.catalogue import Catalogue
 from serving.experiments.specification import specification_of
 from serving.registry.aliases import move_alias
 from serving.registry.connection import Registry, ResolvedVersion, log_run
 from serving.registry.evidence import Alias, Evidence
+from serving.registry.journal import Kind, Plan
 from serving.registry.versions import register_version
 
 NAME = "sentiment"
 NewRun = Callable[..., str]
+ModelMaker = Callable[..., Manifest]
 EXPERIMENT: dict[str, Any] = {
     "name": "lighter",
     "hypothesis": "가벼운 모델도 똑같이 답한다 🙂",
@@ -57,14 +60,16 @@ def new_run(registry: Registry) -> NewRun:
 def register(registry: Registry, new_run: NewRun) -> Callable[..., ResolvedVersion]:
     """Registers a sealed model folder as a version of the model ``sentiment``."""
 
-    def one(folder: Path, key: str = "version-1", **tags: str) -> ResolvedVersion:
+    def one(
+        folder: Path, key: str = "version-1", run: str = "run-1", **tags: str
+    ) -> ResolvedVersion:
         return register_version(
             registry,
             name=NAME,
             folder=folder,
             tags={"evidence_id": "e1", "gate_verdict": "pass", **tags},
             description="# 모델 카드",
-            run_id=new_run(),
+            run_id=new_run(run),
             idempotency_key=key,
         )
 
@@ -101,6 +106,29 @@ def interrupt() -> Callable[..., NoReturn]:
 
 
 @pytest.fixture
+def compared(
+    registry: Registry, make_model: ModelMaker, register: Callable[..., Any], tmp_path: Path
+) -> Registry:
+    """Version 1 of ``sentiment`` is champion, version 2 its challenger."""
+    moves: tuple[tuple[Alias, Any, str], ...] = (
+        ("champion", "first_model", "1"),
+        ("challenger", "gate", "2"),
+    )
+    for alias, kind, version in moves:
+        make_model(tmp_path / f"model-{version}", weight=float(version))
+        register(tmp_path / f"model-{version}", key=f"v{version}", evidence_id=f"e{version}")
+        evidence = Evidence(
+            kind=kind,
+            decision="pass",
+            evidence_id=f"e{version}",
+            artifact_digest="gate",
+            reason="통과",
+        )
+        move_alias(registry, NAME, alias, version, evidence=evidence, expected_version=None)
+    return registry
+
+
+@pytest.fixture
 def give_alias(registry: Registry) -> Callable[..., None]:
     """Gives an alias of ``sentiment`` to a version, on the evidence of its gate."""
 
@@ -132,6 +160,37 @@ def versions(
     give_alias("champion", "1")
     give_alias("challenger", "2")
     return registry
+
+
+@pytest.fixture
+def plan() -> Callable[..., Plan]:
+    """A plan about version 2 against champion 1; what is named is changed."""
+
+    def make(kind: Kind, **changes: Any) -> Plan:
+        version = "1" if kind == "restore" else "2"
+        evidence = Evidence(
+            kind="restore" if kind == "restore" else "verdict",
+            decision=kind,
+            evidence_id=f"e{version}",
+            artifact_digest=f"why-{kind}",
+            reason="구간이 그렇다고 한다",
+            deployment_id="d1",
+            champion_version="1",
+            challenger_version="2",
+        )
+        said = {
+            "kind": kind,
+            "name": NAME,
+            "version": version,
+            "expected": "2" if kind == "restore" else "1",
+            "evidence": evidence,
+            "deployment_id": "d1",
+            "arm": "challenger" if kind == "promote" else "champion",
+            "by": "verdict",
+        }
+        return Plan.model_validate(said | changes)
+
+    return make
 
 
 @pytest.fixture

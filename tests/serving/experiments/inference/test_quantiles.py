@@ -8,7 +8,11 @@ from scipy.stats.mstats import mquantiles
 from data.errors import ExperimentError
 from serving.experiments.inference.boundaries import best_rho
 from serving.experiments.inference.intervals import anytime_difference, difference
-from serving.experiments.inference.quantiles import anytime_quantile_difference, quantile_arms
+from serving.experiments.inference.quantiles import (
+    anytime_quantile_difference,
+    binned_quantile_difference,
+    quantile_arms,
+)
 
 
 def grouped():
@@ -249,3 +253,36 @@ def test_arms_without_values_units_of_both_arms_and_constants_are_refused():
         np.arange(400) % 2 == 0, np.full(400, 30.0), quantile=0.5, alpha=0.05, tuned_for_values=200
     )
     assert (exact.low, exact.high) == (0.0, 0.0)
+
+
+def test_bins_widen_the_exact_interval_by_no_more_than_a_bin():
+    random = np.random.default_rng(11)
+    on, values, _ = latencies(random, 900, slower=1.4)
+    edges = np.concatenate([[-np.inf, 0.0], np.geomspace(1.0, 1e4, 800), [np.inf]])
+    counted = [np.histogram(side, edges)[0] for side in (values[~on], values[on])]
+    options = {"quantile": 0.9, "alpha": 0.05, "tuned_for_values": 500}
+
+    exact = anytime_quantile_difference(on, values, **options)
+    binned = binned_quantile_difference(*counted, edges, **options)
+
+    step = (edges[3] / edges[2] - 1.0) * np.quantile(values, 0.999)
+    assert exact.low - 2 * step <= binned.low <= exact.low
+    assert exact.high <= binned.high <= exact.high + 2 * step
+    assert binned.estimate == pytest.approx(exact.estimate, abs=step)
+
+
+def test_bins_without_values_say_nothing():
+    edges, none = np.asarray([-np.inf, 0.0, 1.0, np.inf]), np.zeros(3, dtype=np.int64)
+    found = binned_quantile_difference(
+        none, np.asarray([0, 500, 0]), edges, quantile=0.5, alpha=0.05, tuned_for_values=100
+    )
+    assert np.isnan(found.estimate)
+    assert (found.low, found.high) == (-np.inf, np.inf)
+    with pytest.raises(ExperimentError, match="a count for each pair of neighbours"):
+        binned_quantile_difference(
+            none, none[:2], edges, quantile=0.5, alpha=0.05, tuned_for_values=100
+        )
+    with pytest.raises(ExperimentError, match=r"quantile=1\.0"):
+        binned_quantile_difference(
+            none, none, edges, quantile=1.0, alpha=0.05, tuned_for_values=100
+        )

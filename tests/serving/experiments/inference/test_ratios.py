@@ -14,6 +14,7 @@ from serving.experiments.inference.intervals import (
 )
 from serving.experiments.inference.ratios import (
     adjusted_ratio_arms,
+    capped_sums,
     linearised,
     ratio_arms,
     ratio_of,
@@ -373,3 +374,28 @@ def test_an_arm_of_new_units_alone_is_refused_with_its_own_mend():
             covariate_numerator=np.zeros(4),
             covariate_denominator=np.array([0.0, 0.0, 1.0, 1.0]),
         )
+
+
+def test_capped_sums_keep_each_units_ratio_and_hold_down_its_weight():
+    right, answers = np.array([0.0, 3.0, 30.0, 900.0]), np.array([0.0, 4.0, 40.0, 3_000.0])
+    capped = capped_sums(right, answers, most=40.0)
+    np.testing.assert_allclose(capped[1], [0.0, 4.0, 40.0, 40.0])
+    np.testing.assert_allclose(capped[0], [0.0, 3.0, 30.0, 12.0])
+    for same in (capped_sums(*capped, most=40.0), capped_sums(*capped, most=np.inf)):
+        np.testing.assert_array_equal(same, capped)
+
+
+def test_at_a_cap_of_one_answer_the_ratio_is_the_mean_over_units():
+    on, right, answers = clustered(np.random.default_rng(3), 400)
+    once = ratio_arms(on, *capped_sums(right, answers, most=1.0))
+    found = difference(once, alpha=0.05)
+    means = difference(mean_arms(on, right / answers), alpha=0.05)
+    np.testing.assert_allclose(astuple(found), astuple(means), rtol=1e-12)
+
+
+@pytest.mark.parametrize("most", [0.0, -1.0, float("nan")])
+def test_a_cap_that_leaves_nothing_is_refused(most):
+    with pytest.raises(ExperimentError, match="most="):
+        capped_sums(np.ones(2), np.ones(2), most=most)
+    with pytest.raises(ExperimentError, match="one of each per unit"):
+        capped_sums(np.ones(2), np.ones(3), most=1.0)
