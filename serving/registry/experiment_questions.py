@@ -1,9 +1,11 @@
 """Questions about experiments at a terminal: none of these commands changes anything."""
 
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import typer
 
+from data.manifest import write_text_atomically
 from serving.experiments.assignment import assign, unit_hash
 from serving.experiments.assignment_sql import Dialect, assignment_sql
 from serving.experiments.specification import read_specification
@@ -71,6 +73,32 @@ def show_one(context: typer.Context, name: Name, as_json: AsJson = False) -> Non
             show_json(one.model_dump(mode="json") | {"specification": agreed})
         else:
             show(experiment_page(one, specification))
+
+
+@questions.command()
+def report(
+    context: typer.Context,
+    name: Name,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the page here, or JSON where it ends so.")
+    ] = None,
+    lang: Annotated[Literal["ko", "en"], typer.Option(help="Of the page and the reason.")] = "en",
+    phase: Annotated[int | None, typer.Option(help="Its number; the last one without.")] = None,
+) -> None:
+    """Say what a phase has shown so far, and what follows from it."""
+    from serving.experiments.analysis import report_of
+    from serving.experiments.report_page import page
+    from serving.registry.experiment_report_view import report_page
+
+    with at_work(context):
+        found = report_of(places_of(context).store, name, phase=phase)
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            is_json = out.suffix == ".json"
+            write_text_atomically(
+                out, found.model_dump_json(indent=2) + "\n" if is_json else page(found, lang)
+            )
+        show(report_page(found, lang))
 
 
 @questions.command()

@@ -47,7 +47,7 @@ def experiments_table(summaries: Sequence[ExperimentSummary]) -> RenderableType:
     """All experiments, one a row."""
     if not summaries:
         return Text("There is no experiment yet; agree one: make experiment ARGS='new FILE'")
-    table = _table("name", "state", "phase", "version", "units per arm", "last event")
+    table = new_table("name", "state", "phase", "version", "units per arm", "last event")
     for one in summaries:
         last = one.history[-1] if one.history else None
         units = "  ".join(f"{arm.name} {arm.units:,}" for arm in one.arms) if one.phases else "-"
@@ -90,7 +90,7 @@ def agreed_page(
     parts: list[RenderableType] = [
         Text.assemble((specification.name, "bold"), f"  {kept}, {specification.digest}"),
     ]
-    planned = _table("planned", "shares", "of all units", "at least", "at most")
+    planned = new_table("planned", "shares", "of all units", "at least", "at most")
     for phase in specification.phases:
         if isinstance(phase, ShadowPhase):
             shares, part = f"{phase.mirrored:.4g} of the requests mirrored", "-"
@@ -131,7 +131,7 @@ def routes_page(
     """
     parts: list[RenderableType] = [_serving(serving, deployment, route)]
     if routes:
-        table = _table("route", "at", "deployment", "everybody to", "by", "reason")
+        table = new_table("route", "at", "deployment", "everybody to", "by", "reason")
         for one in routes:
             table.add_row(
                 str(one.number),
@@ -169,7 +169,7 @@ def _standing(one: ExperimentSummary) -> Text:
 
 
 def _arms(arms: Sequence[ArmSummary]) -> Table:
-    table = _table("arm", "model", "serves", "share", "units", "answers", "failed")
+    table = new_table("arm", "model", "serves", "share", "units", "answers", "failed")
     for place, arm in enumerate(arms):
         table.add_row(
             Text(f"{arm.name} (control)" if place == 0 else arm.name),
@@ -184,7 +184,7 @@ def _arms(arms: Sequence[ArmSummary]) -> Table:
 
 
 def _metrics(specification: ExperimentSpecification) -> Table:
-    table = _table("metric", "role", "better", "margin")
+    table = new_table("metric", "role", "better", "margin")
     goals = specification.metrics
     for role, of_role in (
         ("primary", (goals.primary,)),
@@ -202,7 +202,7 @@ def _metric(goal: MetricGoal) -> str:
 
 
 def _phases(one: ExperimentSummary) -> Table:
-    table = _table("phase", "kind", "shares", "deployment")
+    table = new_table("phase", "kind", "shares", "deployment")
     opened: list[PhaseSummary] = one.phases
     for phase in opened:
         table.add_row(
@@ -224,7 +224,7 @@ def _still_planned(one: ExperimentSummary) -> list[str]:
 def _timeline(history: Sequence[EventSummary]) -> RenderableType:
     if not history:
         return Text("Nothing has been done yet.", "dim")
-    table = _table("#", "at", "action", "by", "reason")
+    table = new_table("#", "at", "action", "by", "reason")
     for event in history:
         action = f"{event.action} {event.arm}" if event.arm else event.action
         table.add_row(
@@ -257,7 +257,8 @@ def _time(at: datetime) -> str:
     return at.strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def _table(*columns: str) -> Table:
+def new_table(*columns: str) -> Table:
+    """An empty table in the house's form."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
