@@ -216,6 +216,12 @@ def _open(
 def _act(context: typer.Context, action: Action, name: str, by: str | None, reason: str) -> None:
     with at_work(context) as experiments:
         event = event_of(name, action, by=_who(by), reason=reason)
+        promoted = experiments.catalogue.get(name).lifecycle.promoted
+        if promoted is not None and action == "roll_back":
+            raise ExperimentError(
+                f"experiment {name!r} has ended: {promoted!r} was promoted. Bring the former "
+                "champion back with `make rollback`"
+            )
         entry = experiments.catalogue.record(name, event)
         show(experiment_page(experiments.summary(name), entry.lifecycle.specification))
 

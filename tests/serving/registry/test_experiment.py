@@ -14,6 +14,7 @@ from serving.experiments.assignment import unit_hash
 from serving.experiments.store import ExperimentStore, Exposure
 from serving.registry.experiment import app
 from serving.registry.phases import live_id
+from serving.registry.rollback import Wish, roll_back
 from serving.registry.versions import get_version, register_version, resolve
 
 README = Path(__file__).parents[3] / "README.md"
@@ -367,6 +368,23 @@ def test_a_promotion_against_the_report_takes_a_word_more_and_is_kept(
     type_("promote", "lighter", "--reason", "급해요", "--anyway")
     reason = catalogue.get("lighter").history[-1].event.reason
     assert reason.startswith("급해요 (although the report on 'lighter' says invalid")
+
+
+def test_after_a_promotion_the_former_champion_may_be_brought_back(
+    at_registry, written, versions, store_address
+):
+    type_, phases = at_registry, [{"kind": "ab", "allocation": {"now": 0.5, "lighter": 0.5}}]
+    type_("new", written({"phases": phases}))
+    type_("start", "lighter")
+    type_("promote", "lighter", "--anyway")
+    assert "with `make rollback`" in type_("rollback", "lighter", fails=True)
+    told = []
+    wish = Wish(model="sentiment", by="tester", reason="불만이 늘었다")
+    roll_back(wish, tracking_uri=versions.uri, store_url=store_address, say=told.append)
+    assert told == ["everybody is sent to 'now', version '1'; now the alias"]
+    assert "everybody is answered by now" in type_("route")
+    assert resolve(versions, "sentiment", "champion").version == "1"
+    assert "it stays there" in type_("promote", "lighter", "--anyway")
 
 
 def test_what_readme_says_is_what_one_types(at_registry, register, versions, tmp_path, monkeypatch):
