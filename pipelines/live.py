@@ -1,7 +1,8 @@
 """What `make serve` serves and watches: the phase of an experiment, or what a run deployed last.
 
-Classifiers are served from ``live/deployment.json`` whatever they came from: it is the file that
-`make experiment` writes, so that a gateway takes a phase as it opens.
+Whatever they came from, classifiers are served from ``live/deployment.json``, and language models
+from ``live/language_deployment.json``: the files that `make experiment` writes, so that a gateway
+takes a phase as it opens.
 """
 
 import os
@@ -71,9 +72,8 @@ def deployments_to_serve(home: Home) -> Served:
                 )
         elif ours.is_file() and not is_newer:
             found[option] = ours
-    classifiers = found.get(CLASSIFIER)
-    if classifiers is not None and classifiers != live / CLASSIFIER_NAME:
-        found[CLASSIFIER] = put_live(classifiers, live)
+        if option in found and found[option] != ours:
+            found[option] = put_live(found[option], live, kind)
     return Served(found, tuple(notes))
 
 

@@ -1,13 +1,14 @@
 """Questions about experiments at a terminal: none of these commands changes anything."""
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 import typer
 
 from data.manifest import write_text_atomically
 from serving.experiments.assignment import assign, unit_hash
 from serving.experiments.assignment_sql import Dialect, assignment_sql
+from serving.experiments.routes import DeploymentKind
 from serving.experiments.specification import read_specification
 from serving.registry.experiment_summary import allocation_now
 from serving.registry.experiment_terminal import (
@@ -142,12 +143,21 @@ def sql(
 def route(context: typer.Context) -> None:
     """Show who answers now from the live folder, and the last turns of the traffic."""
     with at_work(context) as experiments:
-        serving = live_id(places_of(context).live)
+        live = places_of(context).live
+        kinds: tuple[DeploymentKind, ...] = get_args(DeploymentKind)
+        served = [(kind, live_id(live, kind)) for kind in kinds]
         show(
             routes_page(
-                serving,
-                experiments.catalogue.deployment(serving) if serving else None,
-                experiments.routes.now(serving) if serving else None,
+                [
+                    (
+                        kind,
+                        serving,
+                        experiments.catalogue.deployment(serving),
+                        experiments.routes.now(serving),
+                    )
+                    for kind, serving in served
+                    if serving
+                ],
                 experiments.routes.all(limit=_LAST_ROUTES),
             )
         )

@@ -15,7 +15,7 @@ from rich.text import Text
 from serving.experiments.assignment import Assignment, Reason
 from serving.experiments.goals import MetricGoal
 from serving.experiments.lifecycle import State
-from serving.experiments.routes import PutToWork, Route
+from serving.experiments.routes import DeploymentKind, PutToWork, Route
 from serving.experiments.specification import ExperimentSpecification, ShadowPhase
 from serving.registry.experiment_plan import Plan
 from serving.registry.experiment_summary import (
@@ -33,6 +33,8 @@ _COLOURS: Final[dict[State, str]] = {
     "rolled_back": "red",
     "abandoned": "dim",
 }
+Serving = tuple[DeploymentKind, str, PutToWork | None, Route | None]
+"""Kind of model, the deployment that is served, what the store knows of it, its last route."""
 _WHY: Final[dict[Reason, str]] = {
     "assigned": "dealt by its bucket",
     "override": "an override names it",
@@ -118,18 +120,16 @@ def unit_page(one: ExperimentSummary, met: Assignment, hashed: str) -> Renderabl
     )
 
 
-def routes_page(
-    serving: str | None, deployment: PutToWork | None, route: Route | None, routes: Sequence[Route]
-) -> RenderableType:
-    """Who answers now, and the last routes of all deployments.
+def routes_page(serving: Sequence[Serving], routes: Sequence[Route]) -> RenderableType:
+    """Who answers now.
 
     Args:
-        serving: the deployment that the live folder says.
-        deployment: what the store knows of it.
-        route: its last one.
-        routes: of all deployments, the newest first.
+        serving: what the live folder says of each kind of model.
+        routes: the last ones of all deployments, the newest first.
     """
-    parts: list[RenderableType] = [_serving(serving, deployment, route)]
+    parts: list[RenderableType] = [_serving(*each) for each in serving]
+    if not parts:
+        parts.append(Text("Nothing is served from this folder; start an experiment, or make serve"))
     if routes:
         table = new_table("route", "at", "deployment", "everybody to", "by", "reason")
         for one in routes:
@@ -145,16 +145,17 @@ def routes_page(
     return Group(*parts)
 
 
-def _serving(serving: str | None, deployment: PutToWork | None, route: Route | None) -> Text:
-    if serving is None:
-        return Text("No experiment is served from this folder; start one.")
+def _serving(
+    kind: DeploymentKind, deployment_id: str, deployment: PutToWork | None, route: Route | None
+) -> Text:
     if deployment is None:
-        return Text(f"deployment {serving}, which no gateway has put to work yet")
+        return Text(f"{kind}: deployment {deployment_id}, which no gateway has put to work yet")
     shares = {arm["name"]: float(arm["share"]) for arm in deployment.content["arms"]}
     phase = deployment.content.get("phase")
     of = f"phase {phase['number']} ({phase['kind']}) of " if phase else ""
     who = f"everybody is answered by {route.arm}" if route and route.arm else _shares(shares)
-    return Text.assemble((who, "bold"), f"\ndeployment {serving}, {of}{deployment.experiment_id}")
+    said = f"\n{kind}, deployment {deployment_id}, {of}{deployment.experiment_id}"
+    return Text.assemble((who, "bold"), said)
 
 
 def _standing(one: ExperimentSummary) -> Text:
