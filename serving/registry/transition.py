@@ -10,18 +10,18 @@ twice, and whoever comes next goes on where the journal (journal.py) stops. An a
 shall answer, the traffic turns first and the books follow.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
-from data.errors import MatjipError, MoveRefusedError, RegistryError
-from serving.registry.aliases import check_move, move_alias
-from serving.registry.connection import Registry, locked, reported
-from serving.registry.evidence import ROLLED_BACK_TAG, Alias, last_move
+from data.errors import MatjipError, MoveRefusedError
+from serving.registry.connection import Registry, locked
+from serving.registry.evidence import last_move
 from serving.registry.journal import Journal, Kind, Plan, journals, open_journal
-from serving.registry.ledger import Checkpoint, pass_by, read_ledger
-from serving.registry.versions import download, get_version, resolve
+from serving.registry.ledger import read_ledger
+from serving.registry.transition_steps import Tools, Turn, Work, turn_traffic
+
+__all__ = ["STEPS", "Tools", "Turn", "carry_out", "recover", "turn_first"]
 
 STEPS: Final[dict[Kind, tuple[str, ...]]] = {
     "promote": ("resolve", "fetch", "warm_up", "commit", "champion", "traffic", "challenger"),
@@ -33,30 +33,6 @@ STEPS: Final[dict[Kind, tuple[str, ...]]] = {
 }
 _PREPARING: Final = frozenset({"resolve", "fetch", "warm_up"})
 """Done again by whoever goes on before the commit: what was true then may not be true now."""
-
-
-class Turn(Protocol):
-    """Sends everybody of a deployment to an arm; asked twice, it does so once."""
-
-    def __call__(self, deployment_id: str, arm: str | None, *, by: str, reason: str) -> object:
-        """See ``serving.experiments.routes.Routes.turn``."""
-
-
-@dataclass(frozen=True)
-class Tools:
-    """What transitions work with.
-
-    Attributes:
-        models: folder that keeps fetched models, by their contents.
-        turn: turns the traffic; needed where a plan names a deployment.
-        warm_up: loads a model folder as the server does, and has it answer once.
-        checkpoint: told of every instant between two writes.
-    """
-
-    models: Path
-    turn: Turn | None = None
-    warm_up: Callable[[Path], None] | None = None
-    checkpoint: Checkpoint = pass_by
 
 
 def carry_out(registry: Registry, plan: Plan, tools: Tools) -> Journal:
@@ -73,7 +49,7 @@ def carry_out(registry: Registry, plan: Plan, tools: Tools) -> Journal:
     """
     journal = open_journal(registry.state, plan)
     if journal.end == "superseded":
-        raise _superseded(journal)
+        raise _ended(journal)
     if journal.end == "refused":
         journal.begin_again()
     if journal.end is None:
@@ -94,7 +70,11 @@ def turn_first(state: Path, plan: Plan, tools: Tools) -> Journal:
         journal.begin_again()
     if journal.end is None:
         tools.checkpoint("before traffic")
-        _turn(journal.plan, tools)  # also after a kill: somebody may have turned it since
+        try:
+            turn_traffic(journal.plan, tools)  # also after a kill: it may have been turned since
+        except MatjipError as error:
+            journal.close("refused", str(error))
+            raise
         tools.checkpoint("after traffic")
         if "traffic" not in journal.steps:
             journal.note("traffic")
@@ -111,27 +91,33 @@ def recover(registry: Registry, tools: Tools, *, name: str | None = None) -> lis
         name: of this model only.
 
     Returns:
-        What was completed; its ``end`` says whether it was refused.
+        What was ended; its ``end`` says how.
 
     Raises:
         RegistryError: one of them cannot be completed now; it stays for the next call.
         MatjipError: likewise, what ``turn`` says.
     """
-    done = []
+    done: list[Journal] = []
     for journal in list(journals(registry.state, name)):
-        if journal.end is not None or _is_superseded(registry, journal):
+        if journal.end is not None:
             continue
+        later = _later_restore(registry, journal)
         try:
-            _run(registry, journal, tools)
+            if later is None:
+                _run(registry, journal, tools)
+            elif later.end is not None:
+                with locked(registry):
+                    _supersede(registry, later, tools)
         except MatjipError:
             if journal.end is None:
                 raise
-        done.append(journal)
+        journal.read_again()
+        done += [journal] if journal.end is not None else []
     return done
 
 
 def _run(registry: Registry, journal: Journal, tools: Tools) -> None:
-    work = _Work(registry, journal.plan, tools)
+    work = Work(registry, journal.plan, tools)
     steps = STEPS[journal.plan.kind]
     commit = steps.index("commit")
     if "commit" not in journal.steps:
@@ -140,8 +126,8 @@ def _run(registry: Registry, journal: Journal, tools: Tools) -> None:
                 _do(work, journal, step)
     with locked(registry):
         journal.read_again()  # it may have been ended while this process prepared or waited
-        if journal.end == "superseded":
-            raise _superseded(journal)
+        if journal.end in {"superseded", "refused"}:
+            raise _ended(journal)
         for step in steps[commit:]:
             if step == "champion" and journal.plan.kind == "restore":
                 _supersede(registry, journal, tools)
@@ -152,7 +138,7 @@ def _run(registry: Registry, journal: Journal, tools: Tools) -> None:
     tools.checkpoint("finished")
 
 
-def _do(work: "_Work", journal: Journal, step: str) -> None:
+def _do(work: Work, journal: Journal, step: str) -> None:
     is_committed = "commit" in journal.steps
     work.tools.checkpoint(f"before {step}")
     try:
@@ -166,108 +152,7 @@ def _do(work: "_Work", journal: Journal, step: str) -> None:
     work.tools.checkpoint(f"{step} noted")
 
 
-@dataclass
-class _Work:
-    """The steps of one transition; a method each, under the step's name."""
-
-    registry: Registry
-    plan: Plan
-    tools: Tools
-    folder: Path = field(default_factory=Path)
-
-    def resolve(self) -> None:
-        """Look whether it may be done, before anything is fetched."""
-        if self.plan.kind == "roll_back":
-            self._is_no_champion()
-        else:
-            now = resolve(self.registry, self.plan.name, "champion")
-            if self.plan.kind == "promote" or now is None or now.version != self.plan.version:
-                check_move(
-                    self.registry,
-                    self.plan.name,
-                    "champion",
-                    self.plan.version,
-                    evidence=self.plan.evidence,
-                    expected_version=self.expected(),
-                )
-
-    def fetch(self) -> None:
-        """Pull the version, every hash and the signature checked."""
-        version = get_version(self.registry, self.plan.name, self.plan.version)
-        self.folder = download(self.registry, version, self.tools.models)
-
-    def warm_up(self) -> None:
-        """Have it answer once."""
-        if self.tools.warm_up is not None:
-            self.tools.warm_up(self.folder)
-
-    def commit(self) -> None:
-        """Decide: from here on it is completed, whoever is killed."""
-
-    def champion(self) -> None:
-        """Make it the champion, and put that on record."""
-        if self.plan.kind == "restore":
-            now = resolve(self.registry, self.plan.name, "champion")
-            entries = read_ledger(self.registry, self.plan.name)
-            last = last_move(entries, "champion")
-            is_ours = last is not None and last.evidence == self.plan.evidence
-            if now is not None and now.version == self.plan.version and not is_ours:
-                return  # what would have replaced it was never carried out
-        self.move("champion", self.plan.version, self.expected())
-
-    def traffic(self) -> None:
-        """Let it answer everybody."""
-        if self.plan.kind == "promote":
-            now = resolve(self.registry, self.plan.name, "champion")
-            if now is None or now.version != self.plan.version:
-                return  # another machine brought the former champion back in the meantime
-        _turn(self.plan, self.tools)
-
-    def traffic_again(self) -> None:
-        """Turn the traffic once more: a promotion may have turned it before the alias came back."""
-        _turn(self.plan, self.tools)
-
-    def challenger(self) -> None:
-        """Take the challenger's alias away, unless a newer one has it by now."""
-        _end_challenger(self)
-
-    def mark(self) -> None:
-        """Mark the version as rolled back, so that no gate makes it challenger again."""
-        name, version = self.plan.name, self.plan.version
-        with reported(self.registry, f"mark version {version!r} as rolled back"):
-            self.registry.client.set_model_version_tag(
-                name, version, ROLLED_BACK_TAG, self.plan.evidence.deployment_id or self.plan.by
-            )
-
-    def expected(self) -> str | None:
-        """The champion that it takes the place of."""
-        if self.plan.expected is not None:
-            return self.plan.expected
-        now = resolve(self.registry, self.plan.name, "champion")
-        return None if now is None else now.version
-
-    def _is_no_champion(self) -> None:
-        now = resolve(self.registry, self.plan.name, "champion")
-        if now is not None and now.version == self.plan.version:
-            raise MoveRefusedError(
-                f"version {self.plan.version!r} shall be rolled back, but it is the champion: it "
-                "was promoted meanwhile; bring the earlier champion back (make rollback)"
-            )
-
-    def move(self, alias: Alias, version: str | None, expected: str | None) -> None:
-        """Move an alias on this transition's evidence."""
-        move_alias(
-            self.registry,
-            self.plan.name,
-            alias,
-            version,
-            evidence=self.plan.evidence,
-            expected_version=expected,
-            checkpoint=lambda instant: self.tools.checkpoint(f"{alias}: {instant}"),
-        )
-
-
-def _superseded(journal: Journal) -> MoveRefusedError:
+def _ended(journal: Journal) -> MoveRefusedError:
     plan = journal.plan
     return MoveRefusedError(
         f"{plan.kind} of {plan.name!r} version {plan.version!r} is not done any more: "
@@ -275,35 +160,15 @@ def _superseded(journal: Journal) -> MoveRefusedError:
     )
 
 
-def _turn(plan: Plan, tools: Tools) -> None:
-    if plan.deployment_id is None:
-        return
-    if tools.turn is None:
-        raise RegistryError(
-            f"{plan.kind} of {plan.name!r} version {plan.version!r} turns the traffic of "
-            f"deployment {plan.deployment_id!r}; it needs the store of routes (MATJIP_STORE_URL)"
-        )
-    tools.turn(plan.deployment_id, plan.arm, by=plan.by, reason=plan.evidence.reason)
-
-
-def _end_challenger(work: _Work) -> None:
-    registry, plan = work.registry, work.plan
-    now = resolve(registry, plan.name, "challenger")
-    last = last_move(read_ledger(registry, plan.name), "challenger")
-    is_ours = last is not None and last.evidence == plan.evidence and last.to_version is None
-    if now is None and not (is_ours and last is not None and last.phase == "moving"):
-        return
-    if now is not None and now.version != plan.version:
-        return
-    work.move("challenger", None, plan.version)
-
-
-def _is_superseded(registry: Registry, journal: Journal) -> bool:
-    """Whether a later restore, which is not done yet, will put this one to its end."""
-    return any(
-        later.number > journal.number and later.plan.kind == "restore" and later.end is None
+def _later_restore(registry: Registry, journal: Journal) -> Journal | None:
+    """The last restore after it that turned the traffic or is to be done yet, if there is one."""
+    restores = [
+        later
         for later in journals(registry.state, journal.plan.name)
-    )
+        if later.number > journal.number and later.plan.kind == "restore"
+    ]
+    valid = [each for each in restores if each.end is None or "traffic" in each.steps]
+    return valid[-1] if valid else None
 
 
 def _supersede(registry: Registry, restore: Journal, tools: Tools) -> None:
@@ -312,11 +177,12 @@ def _supersede(registry: Registry, restore: Journal, tools: Tools) -> None:
     for journal in list(journals(registry.state, plan.name)):
         if journal.number >= restore.number or journal.end is not None:
             continue
-        work = _Work(registry, journal.plan, tools)
+        work = Work(registry, journal.plan, tools)
         last = last_move(read_ledger(registry, plan.name), "champion")
         is_begun = last is not None and last.evidence == journal.plan.evidence
         if journal.plan.kind != "roll_back" and is_begun:
-            work.move("champion", journal.plan.version, work.expected())
+            with suppress(MoveRefusedError):  # moved by hand since, which the restore looks at
+                work.move("champion", journal.plan.version, work.expected())
         if journal.plan.kind == "roll_back" or (journal.plan.kind == "promote" and is_begun):
             work.challenger()
         if journal.plan.kind == "roll_back":

@@ -223,6 +223,59 @@ def test_a_promotion_leaves_the_traffic_of_a_champion_that_was_brought_back_else
     assert routes.turns == []
 
 
+def test_traffic_that_does_not_turn_first_ends_the_return(compared, plan, tools, routes):
+    carry_out(compared, plan("promote"), tools())
+    routes.error = ExperimentError("the store is away")
+    with pytest.raises(ExperimentError, match="away"):
+        turn_first(compared.state, plan("restore"), tools())
+    assert ends(compared) == [("promote", "finished"), ("restore", "refused")]
+    assert recover(compared, tools()) == []
+    routes.error = None
+    turn_first(compared.state, plan("restore"), tools())
+    assert carry_out(compared, plan("restore"), tools()).end == "finished"
+
+
+def test_a_return_that_failed_after_the_traffic_still_ends_what_was_killed_before(
+    compared, plan, tools, routes
+):
+    with pytest.raises(Killed):
+        carry_out(compared, plan("promote"), tools("champion noted"))
+
+    def fails(_folder):
+        raise EngineError("the graph does not load")
+
+    with pytest.raises(EngineError):
+        carry_out(compared, plan("restore"), tools(warm_up=fails))
+    assert ends(compared) == [("promote", None), ("restore", "refused")]
+    assert [journal.end for journal in recover(compared, tools())] == ["superseded"]
+    assert [turn[1] for turn in routes.turns] == ["champion"]
+    assert (named(compared, "champion"), named(compared, "challenger")) == ("2", None)
+
+
+def test_an_alias_moved_by_hand_to_the_former_champion_is_not_taken_for_ours(compared, plan, tools):
+    carry_out(compared, plan("promote"), tools())
+    compared.client.set_registered_model_alias(NAME, "champion", "1")
+    with pytest.raises(MoveRefusedError, match="by hand"):
+        carry_out(compared, plan("restore"), tools())
+    anew = plan("restore").evidence.model_copy(update={"artifact_digest": "OPS-2"})
+    carry_out(compared, plan("restore", expected=None, evidence=anew), tools())
+    last = read_ledger(compared, NAME)[-1]
+    assert (last.from_version, last.to_version, last.phase) == ("1", "1", "moved")
+
+
+def test_a_person_can_bring_back_from_what_was_moved_by_hand_after_a_kill(
+    compared, plan, tools, register, make_model, tmp_path
+):
+    make_model(tmp_path / "model-3", weight=3.0)
+    register(tmp_path / "model-3", key="v3", evidence_id="e3")
+    with pytest.raises(Killed):
+        carry_out(compared, plan("promote"), tools("champion: champion set"))
+    compared.client.set_registered_model_alias(NAME, "champion", "3")
+    carry_out(compared, plan("restore", expected=None), tools())
+    assert named(compared, "champion") == "1"
+    assert ends(compared) == [("promote", "superseded"), ("restore", "finished")]
+
+
 def test_what_was_promoted_meanwhile_is_not_rolled_back(compared, plan, tools, routes):
     carry_out(compared, plan("promote"), tools())
     with pytest.raises(MoveRefusedError, match=r"it is the champion.*make rollback"):
