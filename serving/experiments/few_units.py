@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from serving.experiments.findings import TOO_FEW, Finding, Settings
-from serving.experiments.inference.bounded_means import BoundedSum, bounded_difference
+from serving.experiments.inference.anytime_rates import Sum, anytime_mean_difference
 from serving.experiments.inference.exact import method_for, permutation_test
 from serving.experiments.inference.exact_rates import Rates, rate_difference
 from serving.experiments.inference.levels import Flags, Floats
@@ -39,11 +39,8 @@ def finding_of_few(on: Flags, each: Floats, settings: Settings, *, coins: bool) 
     sizes = (int((~on).sum()), int(on.sum()))
     binary = bool(np.isin(each, (0.0, 1.0)).all())
     if min(sizes) and coins:
-        found = bounded_difference(
-            BoundedSum(sizes[0], float(each[~on].sum())),
-            BoundedSum(sizes[1], float(each[on].sum())),
-            alpha=settings.alpha / 2,
-        )
+        sums = (Sum(float(each[on].sum()), sizes[1]), Sum(float(each[~on].sum()), sizes[0]))
+        found = anytime_mean_difference(*sums, alpha=settings.alpha / 2)
         return Finding("coins", found.estimate, found.low, found.high)
     method = method_for("rate" if binary else "mean", min(sizes))
     if not (settings.exact and _exact(method, sizes)):

@@ -121,7 +121,8 @@ PAGE: Final = """<!doctype html>
 {% for d in r.disagreements %}<h3>{{ r.arms[0].name }} – {{ d.arm }}: {{ w("agreed") }}
 {{ "{:,}".format(d.agreed) }} / {{ "{:,}".format(d.pairs) }}
 {%- if d.pairs %} ({{ "%.1f"|format(100 * d.agreed / d.pairs) }}%){% endif %}</h3>
-{% if d.pairs %}<div class="scroll"><table class="matrix"><tr><th>{{ r.arms[0].name }} ↓ {{ d.arm }} →</th>
+{% if d.pairs %}<div class="scroll"><table class="matrix">
+<tr><th>{{ r.arms[0].name }} ↓ {{ d.arm }} →</th>
 {% for s in sentiments %}<th>{{ w(s) }}</th>{% endfor %}</tr>
 {% for one in sentiments %}<tr><th>{{ w(one) }}</th>{% for other in sentiments %}
 <td style="background:color-mix(in srgb,var(--{{ "blue" if one == other else "bad" }}) {{

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from serving.experiments.evidence import Evidence
 from serving.experiments.findings import TOO_FEW, Finding, Settings
 from serving.experiments.goals import MetricGoal
+from serving.experiments.inference.anytime_rates import Sum, anytime_mean_difference
 from serving.experiments.inference.boundaries import best_rho, squared_boundary
-from serving.experiments.inference.bounded_means import BoundedSum, bounded_difference
 from serving.experiments.inference.burn_in import EFFECTIVE
 from serving.experiments.inference.intervals import anytime_p
 from serving.experiments.inference.levels import Floats
@@ -131,12 +131,9 @@ def _compared(metric: str, pairs: Pairs, settings: Settings) -> Finding:
     ours, theirs = pairs.control.of(both).values, pairs.other.of(both).values
     if found.method != "none" or not as_coins or not len(ours):
         return found
-    # Of both sides as if they were no pairs, which only widens it: a hard text is so for both.
-    coins = bounded_difference(
-        BoundedSum(len(ours), float(ours.sum())),
-        BoundedSum(len(theirs), float(theirs.sum())),
-        alpha=alpha,
-    )
+    # Of each side an interval of its own, so that it does not matter that they are pairs.
+    sums = (Sum(float(theirs.sum()), len(theirs)), Sum(float(ours.sum()), len(ours)))
+    coins = anytime_mean_difference(*sums, alpha=alpha)
     return Finding("coins", coins.estimate, coins.low, coins.high)
 
 
