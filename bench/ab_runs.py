@@ -7,9 +7,11 @@ come out of any number of processes.
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any, Final
 
 import numpy as np
@@ -117,7 +119,20 @@ def cores() -> int:
 def pool() -> ProcessPoolExecutor:
     """Processes for ``simulate``; close it when all is simulated."""
     # Spawned: a fork of a process with threads, as numpy's, may hang.
-    return ProcessPoolExecutor(cores(), mp_context=multiprocessing.get_context("spawn"))
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(cores(), mp_context=spawn, initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """Without it a worker whose parent is killed waits for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent, "only a worker has this to do"
+
+    def watch(sentinel: int) -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
 
 
 def simulate(study: Study, runs: int, executor: ProcessPoolExecutor | None = None) -> Runs:

@@ -35,6 +35,8 @@ PARTS: Final[dict[str, str]] = {
     "lost_events": "bench.ab_lost_events",
     "analysis": "bench.ab_analysis",
     "kill_drills": "bench.ab_kill_drills",
+    "overhead": "bench.ab_overhead",
+    "rollback": "bench.ab_rollback",
 }
 """Name → module with ``measure(say) -> {key: AbFigure}``; imported when its turn comes."""
 _CPU_INFO: Final = Path("/proc/cpuinfo")

@@ -23,6 +23,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 Arrivals = Literal["constant", "poisson"]
+ANALYZE: Final = "/v1/analyze"
 UNASKED: Final = "unasked"
 """Where bytes are counted that belong to no request, once more than there are."""
 _HEAD_ENDS: Final = b"\r\n\r\n"
@@ -35,7 +36,8 @@ class LoadPlan(BaseModel):
 
     host: str = "127.0.0.1"
     port: int
-    path: str = "/v1/embeddings"
+    path: Literal["/v1/embeddings", "/v1/analyze"] = "/v1/embeddings"
+    prefix: str = Field(default="", description="Of request ids, which one store takes once.")
     texts: list[str] = Field(min_length=1, description="Taken in turn, one a request.")
     rate: float = Field(gt=0, description="Requests a second.")
     seconds: float = Field(gt=0)
@@ -55,6 +57,7 @@ class Reply(BaseModel):
         status: of HTTP; 0 without a reply.
         problem: what is wrong with the reply, empty if nothing.
         retry_after: whether a refusal said in how many seconds to come again, one or more.
+        arm: of a deployment that answered, if the route has any.
     """
 
     at_s: float
@@ -63,6 +66,7 @@ class Reply(BaseModel):
     status: int = 0
     problem: str = ""
     retry_after: bool = False
+    arm: str | None = None
 
 
 def due_times(plan: LoadPlan) -> list[float]:
@@ -114,10 +118,12 @@ class Client:
         self._free: list[_Connection] = []
         self.replies: list[Reply] = [Reply(at_s=at) for at in due_times(plan)]
         self.seen: Counter[str] = Counter()
+        self.began_at = 0.0
 
     async def run(self) -> None:
         """Send everything on time; return when all replied or patience ended."""
         began = time.perf_counter()
+        self.began_at = time.time()
         tasks = []
         for number, reply in enumerate(self.replies):
             wait_s = began + reply.at_s - time.perf_counter()
@@ -151,15 +157,23 @@ class Client:
         reply.retry_after = int(headers.get(b"retry-after", b"0")) >= 1
         said = headers.get(b"x-request-id", b"").decode()
         self.seen[said] += 1
-        reply.problem = wrong_reply(f"{number}", said, status, body)
+        asked = f"{self._plan.prefix}{number}"
+        if self._plan.path == ANALYZE:
+            reply.problem, reply.arm = wrong_analysis(asked, said, status, body)
+        else:
+            reply.problem = wrong_reply(asked, said, status, body)
         self._free.append(connection)
 
     def _request(self, number: int) -> bytes:
         text = self._plan.texts[number % len(self._plan.texts)]
-        body = orjson.dumps({"input": text, "encoding_format": "base64"})
+        name = f"{self._plan.prefix}{number}"
+        said: dict[str, Any] = {"input": text, "encoding_format": "base64"}
+        if self._plan.path == ANALYZE:
+            said = {"reviews": [{"text": text}], "unit": name}
+        body = orjson.dumps(said)
         return (
             f"POST {self._plan.path} HTTP/1.1\r\nHost: {self._plan.host}\r\n"
-            f"Content-Type: application/json\r\nX-Request-Id: {number}\r\n"
+            f"Content-Type: application/json\r\nX-Request-Id: {name}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         ).encode() + body
 
@@ -175,6 +189,19 @@ def wrong_reply(number: str, said: str, status: int, body: bytes) -> str:
         if len(data) == 1 and data[0]["embedding"]:
             return ""
     return "the reply has not one vector"
+
+
+def wrong_analysis(asked: str, said: str, status: int, body: bytes) -> tuple[str, str | None]:
+    """What is wrong with an analysis of one review, empty if nothing; and the arm that answered."""
+    if said != asked:
+        return f"the reply is to request {said!r}", None
+    if status != 200:  # noqa: PLR2004  # HTTP
+        return "", None
+    with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
+        results = orjson.loads(body)["results"]
+        if len(results) == 1 and results[0]["status"] == "ok":
+            return "", results[0]["arm"]
+    return "the reply has not one prediction", None
 
 
 def account(replies: Sequence[Reply], seen: Counter[str], *, cpu_share: float) -> dict[str, Any]:
@@ -213,6 +240,7 @@ def main(plan_path: str, out: str) -> None:
     asyncio.run(client.run())
     share = (time.process_time() - began[1]) / (time.perf_counter() - began[0])
     answer = {
+        "began_at": client.began_at,
         "totals": account(client.replies, client.seen, cpu_share=share),
         "replies": [reply.model_dump() for reply in client.replies],
     }

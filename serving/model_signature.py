@@ -2,8 +2,9 @@
 
 Beside a model's ``manifest.json`` stand ``evidence.json``, what it was judged by, and
 ``signature.json``, a sigstore bundle in OpenSSF's model-signing format (v1) over every file of the
-folder but itself, made with an elliptic-curve key. The manifest lists neither of the two, so a
-model's digest says what it is and not who signed it.
+folder but itself and the engines that are built from the model where it serves, made with an
+elliptic-curve key. The manifest lists neither of the two, so a model's digest says what it is and
+not who signed it.
 
 A signature is worth what its public key is: the one that ``MATJIP_VERIFY_KEY`` names, or else that
 of the key that this machine signs with. A deployment carries it as ``verify_key.pem`` for servers
@@ -24,6 +25,7 @@ from pydantic import RootModel, ValidationError
 
 from data.errors import ArtifactError, SettingsError
 from data.manifest import EVIDENCE_NAME, SIGNATURE_NAME, write_json
+from serving.engines.plan_folder import PLAN_FOLDER
 
 if TYPE_CHECKING:
     from model_signing.hashing import Config
@@ -268,8 +270,9 @@ def _hashed() -> "Config":
     from model_signing import hashing
 
     # The library would leave out git's own files; in a model folder they are as strange as others.
+    # Engines are built on the GPU that runs them, long after the model was signed.
     config = hashing.Config()  # type: ignore[no-untyped-call]
-    return config.set_ignored_paths(paths=[SIGNATURE_NAME], ignore_git_paths=False)
+    return config.set_ignored_paths(paths=[SIGNATURE_NAME, PLAN_FOLDER], ignore_git_paths=False)
 
 
 def _refused(folder: Path, public_key: Path, why: str) -> ArtifactError:

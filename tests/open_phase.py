@@ -84,8 +84,9 @@ class OpenPhase:
     def entry(self) -> Entry:
         return self.catalogue.get(self.specification.name)
 
-    def watch(self) -> GuardrailWatch:
-        engine = open_database(self.store.name)
+    def watch(self, url: str | None = None) -> GuardrailWatch:
+        """Of this phase; the address of its store is needed where that has a password."""
+        engine = open_database(url or self.store.name)
         return GuardrailWatch(
             engine, self.deployment, self.specification, clock=lambda: self.now_us
         )

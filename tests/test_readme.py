@@ -27,8 +27,9 @@ def _first_line(path: Path) -> str:
         return SAID[path.name]
     if path.name == "requirements.txt":
         return "What requirements.in names, locked with hashes"
-    comment = next((line for line in text.splitlines() if re.match(r"({#- |#+ )\w", line)), "")
-    return comment.lstrip("{#- ").removesuffix("-#}").strip()
+    said = r"({#- |#+ |// |/\* |<!-- )\w"
+    comment = next((line for line in text.splitlines() if re.match(said, line)), "")
+    return re.sub(r"(-#}|\*/|-->)$", "", comment.lstrip("{#-/*<! ")).strip()
 
 
 def _files() -> list[Path]:

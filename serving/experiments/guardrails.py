@@ -5,13 +5,14 @@ its margin at the least that the data leave possible, however often one looked b
 phase's guardrails together are wrong in at most ``stopping.alpha`` of phases, its signals likewise:
 each metric of each challenger has an equal part of it (Bonferroni). What is read:
 
-    shares, rewards   the ratio of sums over units, from 100 units an arm; and, exactly, the first
-                      value of each unit, from 30 on, which speaks of an arm that always fails.
-                      They share their part of the level
-    other means       the ratio of sums over units, from 100 units an arm
-    quantiles         the first value of each unit, exactly, from 30 on
+    of answers          the ratio of sums over units (delta method), from 100 units an arm
+    fed back            the mean of the units' own means, likewise
+    shares and rewards  besides, exactly, the first value of each unit, from 30 units an arm, which
+                        speaks of an arm that always fails; both share their part of the level
+    quantiles           the first value of each unit, exactly, from 30 units an arm
 
-In a shadow, what the control answered is held against what the others would have.
+Whether units are dealt as they were meant to be is told of those that came two minutes ago or more:
+an arm that takes its time loses none. In a shadow, what the control answered is held against what the others would have.
 """
 
 import math
@@ -33,8 +34,8 @@ from serving.experiments.guardrail_readings import (
     SampleRatioReading,
     sentence_of,
 )
+from serving.experiments.inference.anytime_rates import anytime_mean_difference
 from serving.experiments.inference.boundaries import best_rho
-from serving.experiments.inference.bounded_means import bounded_difference
 from serving.experiments.inference.quantiles import binned_quantile, binned_quantile_difference
 from serving.experiments.inference.ratio_report import (
     PhaseCounts,
@@ -169,8 +170,8 @@ class GuardrailWatch:
     def _sample_ratio(self) -> SampleRatioReading | None:
         if self._shadow or len(self._shares) < 2:  # noqa: PLR2004  # a ratio takes two
             return None
-        units = self._feed.units.units()
-        counts = {name: units[name] for name in self._shares}
+        settled = dict(zip(self._arms, self._feed.settled, strict=True))
+        counts = {name: settled[name] for name in self._shares}
         rule = RatioRule(alpha=self._specification.stopping.sample_ratio_alpha)
         phase = PhaseCounts(name=self._phase, shares=self._shares, counts=counts)
         self._ratio = phase_report(phase, rule, earlier=self._ratio)
@@ -204,9 +205,11 @@ def _mean_ends(tally: Tally, goal: MetricGoal, place: int, alpha: float, tuned_f
     found = tally.sums.look(place, alpha=level, rho=_rho(tuned_for, level))
     ends = (found.low, found.high)
     control, challenger = tally.first(0), tally.first(place)
-    if not exact or min(control.count, challenger.count) < LEAST_UNITS:
+    if not exact or control is None or challenger is None:
         return ends
-    first = bounded_difference(control, challenger, alpha=level)
+    if min(control.units, challenger.units) < LEAST_UNITS:
+        return ends
+    first = anytime_mean_difference(challenger, control, alpha=level)
     # Two intervals of nearly the same thing: each end is the sharper one's.
     low, high = max(ends[0], first.low), min(ends[1], first.high)
     return (low, max(low, high)) if goal.direction == "decrease" else (min(low, high), high)

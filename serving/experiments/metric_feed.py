@@ -6,6 +6,7 @@ answered and what the others were asked a copy of. Feedback counts within the at
 and of several outcomes of an answer the latest. Whatever has no finite value was not measured.
 """
 
+import heapq
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -27,6 +28,8 @@ from serving.experiments.units import window_us
 _IN_LIMIT: Final = 500
 _EARLY_US: Final = 60_000_000
 """How far the clocks of gateways may differ."""
+_SETTLED_US: Final = 120_000_000
+"""After which a request is answered, or given up: until then a slow arm seems to have met fewer."""
 _LABELLED: Final = "sentiment_accuracy"
 _Row = sa.Row[Any, Any, Any, Any]
 
@@ -35,7 +38,9 @@ class MetricFeed:
     """What is known of one deployment's metrics. Used from one thread at a time.
 
     Attributes:
-        units: that were dealt to each arm, by its name.
+        units: that were dealt to each arm.
+        settled: place of an arm → its units whose first request came so long ago that any other
+            of that time is answered, too: they tell whether units are dealt as they should be.
         tallies: by the goals' labels.
     """
 
@@ -83,9 +88,14 @@ class MetricFeed:
         self._asks = Tail(exposures, now_us=self._clock)
         self._told = Tail(outcomes, now_us=self._clock)
         self.units = Slots(self._arms)
+        self.settled = [0] * len(self._arms)
+        self._unsettled: list[tuple[float, int]] = []  # a heap of when units came, and their arms
         self.tallies = {
             goal.label: Tally(
-                self.units, binned=goal.quantile is not None, bounded=goal.name in BOUNDED
+                self.units,
+                of_means=goal.name not in FROM_ANSWERS,
+                binned=goal.quantile is not None,
+                bounded=goal.name in BOUNDED,
             )
             for goal in self._goals
         }
@@ -109,7 +119,24 @@ class MetricFeed:
             # What was read and not added up would be missing for good.
             self._start_anew()
             raise
+        # What was not read yet is not late.
+        self._settle(self._asks.newest_us if behind else self._clock())
         return behind
+
+    def _settle(self, now_us: int) -> None:
+        until_us = now_us - _SETTLED_US
+        while self._unsettled and self._unsettled[0][0] <= until_us:
+            self.settled[heapq.heappop(self._unsettled)[1]] += 1
+
+    def _slot(self, row: Any) -> int:
+        """The slot of an ask's unit."""
+        slots = len(self.units)
+        slot = self.units.number(row.arm, row.unit)
+        if slot == slots:
+            # A row is written when the answer is there.
+            came_us = row.created_at_us - row.latency_ms * 1e3
+            heapq.heappush(self._unsettled, (came_us, self._arms.index(row.arm)))
+        return slot
 
     def _read_asks(self, connection: sa.Connection, most_rows: int) -> bool:
         terms = [term for goal in self._terms for term in answer_terms(goal.name)]
@@ -118,11 +145,12 @@ class MetricFeed:
             exposures.c.created_at_us,
             exposures.c.unit,
             exposures.c.arm,
+            exposures.c.latency_ms,
             *(term.label(f"term_{place}") for place, term in enumerate(terms)),
         ).where(self._counts, exposures.c.arm.in_(self._arms))
         rows, behind = self._asks.read(connection, query, most_rows=most_rows)
-        slots = np.asarray([self.units.number(row.arm, row.unit) for row in rows], dtype=np.int64)
-        values = np.asarray([row[4:] for row in rows], dtype=np.float64).reshape(
+        slots = np.asarray([self._slot(row) for row in rows], dtype=np.int64)
+        values = np.asarray([row[5:] for row in rows], dtype=np.float64).reshape(
             len(rows), len(terms)
         )
         for goal, place in zip(self._terms, range(0, len(terms), 2), strict=True):
@@ -149,8 +177,8 @@ class MetricFeed:
     def _answers(self, connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> dict[str, _Row]:
         """The answers that outcomes speak of, by event id, as far as they count."""
         wanted = sorted({exposure_event_id(row.request_id, row.item) for row in rows})
-        columns = (exposures.c.event_id, exposures.c.created_at_us, exposures.c.unit)
-        query = sa.select(*columns, exposures.c.arm).where(
+        columns = ("event_id", "created_at_us", "unit", "arm", "latency_ms")
+        query = sa.select(*(exposures.c[name] for name in columns)).where(
             self._counts, exposures.c.status != FAILED, exposures.c.arm.in_(self._arms)
         )
         return {
@@ -200,5 +228,5 @@ class MetricFeed:
             earlier = self._latest.get((goal.label, answer_id))
             if earlier is None or said[:2] > earlier[:2]:
                 self._latest[goal.label, answer_id] = said
-                slot = self.units.number(answer.arm, answer.unit)
+                slot = self._slot(answer)
                 yield slot, said[2], None if earlier is None else earlier[2]

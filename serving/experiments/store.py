@@ -236,7 +236,8 @@ class ExperimentStore:
             deployment_id: of the deployment.
             window_days: outcomes later than this after their exposure do not count; None counts
                 all.
-            settling_days: answers sooner than this after their unit's first one do not count.
+            settling_days: answers sooner than this after their unit's first one do not count; the
+                first that is still here, where older ones have gone to an archive.
             closed_by_us: answers whose window was open at this moment do not count; None counts
                 them all.
 

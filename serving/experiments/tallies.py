@@ -2,7 +2,8 @@
 
 Slots number the pairs of arm and unit, in the order in which they first came. A tally of a metric
 holds each slot's sum of numerators and of denominators, what they come to per arm
-(inference/ratio_sums.py), and every slot's first value, which is independent of all others.
+(inference/ratio_sums.py), and every slot's first value, which is independent of all others. An
+arm's value is the ratio of sums over its units; or, as of what is fed back, the mean of their own.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.experiments.inference.bounded_means import BoundedSum
+from serving.experiments.inference.anytime_rates import Sum
 from serving.experiments.inference.levels import Floats
 from serving.experiments.inference.ratio_sums import RatioSums
 
@@ -42,6 +43,10 @@ class Slots:
         self._arm: list[int] = []
         self._units = [0] * len(self.arms)
 
+    def __len__(self) -> int:
+        """How many slots there are."""
+        return len(self._arm)
+
     def number(self, arm: str, unit: str) -> int:
         """The slot of a unit in an arm.
 
@@ -69,11 +74,12 @@ class Slots:
 class Tally:
     """One metric of every slot."""
 
-    def __init__(self, slots: Slots, *, binned: bool, bounded: bool):
+    def __init__(self, slots: Slots, *, of_means: bool, binned: bool, bounded: bool):
         """Nothing was measured yet.
 
         Args:
             slots: the units.
+            of_means: an arm's value is the mean of its units' own ratios.
             binned: count first values in bins, for quantiles.
             bounded: values lie between 0 and 1, and first ones are added up.
         """
@@ -81,14 +87,15 @@ class Tally:
         arms = len(slots.arms)
         self.sums = RatioSums(arms)
         self._of: Floats = np.zeros((2, _START))
+        self._of_means = of_means
         self._bounded = bounded
         self._first = np.zeros((arms, 2))
         self.bins: Numbers = np.zeros((arms, len(EDGES) - 1 if binned else 0), dtype=np.int64)
 
-    def first(self, arm: int) -> BoundedSum:
-        """The first value of each of an arm's units; of bounded metrics alone."""
+    def first(self, arm: int) -> Sum | None:
+        """The first values of an arm's units; None without any, or where they are not bounded."""
         count, total = self._first[arm]
-        return BoundedSum(int(count), float(min(total, count)))
+        return Sum(min(float(total), float(count)), int(count)) if count else None
 
     def add(self, slots: Numbers, numerators: Floats, denominators: Floats) -> None:
         """Events have come.
@@ -116,9 +123,17 @@ class Tally:
         for row, added in enumerate((numerators, denominators)):
             after[row] += np.bincount(place, weights=added, minlength=len(changed))
         new = before[1] == 0.0
-        self.sums.change(arm, (before[0], before[1]), (after[0], after[1]))
+        self.sums.change(arm, self._counted(before), self._counted(after))
         self._of[:, changed] = after
         self._keep_first(arm[new], numerators[first][new] / denominators[first][new])
+
+    def _counted(self, sums: Floats) -> tuple[Floats, Floats]:
+        """Of (2, units) numerators and denominators what the arms' sums take."""
+        if not self._of_means:
+            return sums[0], sums[1]
+        measured = sums[1] > 0.0
+        means = np.divide(sums[0], sums[1], out=np.zeros_like(sums[0]), where=measured)
+        return means, measured.astype(np.float64)
 
     def _keep_first(self, arm: Numbers, values: Floats) -> None:
         if self._bounded:

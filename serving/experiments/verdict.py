@@ -197,7 +197,8 @@ def _too_early(verdict: Verdict, data: UnitOutcomes, challenger: Arm) -> Verdict
             f"On average {missing:.1%} of a unit's answers have no outcome and the rule allows "
             f"{rule.max_missing_share:.1%}. Feedback is lost or late: mend it, then judge.",
         )
-    if missing and uneven_p(data, shares, challenger) < rule.srm_alpha:
+    on = data.met(challenger.name)
+    if missing and uneven_p(on, shares, challenger_share=challenger.share) < rule.srm_alpha:
         return _say(
             verdict,
             "invalid",

@@ -100,7 +100,7 @@ def create_app(
     if parts.embedding is not None or parts.language is not None:
         _add_models(app, parts)
     _add_feedback(app, parts, settings)
-    add_experiments(app, parts.experiments_api, settings, watched=files.sentiment)
+    add_experiments(app, parts.experiments_api, settings, watched=files.with_arms)
     add_web_pages(app)
     _add_health(app, parts)
     return app

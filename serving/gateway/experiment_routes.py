@@ -4,6 +4,7 @@ Whoever reaches the gateway may read, as with ``/metrics``; changes need the adm
 (admin.py). No header lets another site's page read or write here.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -45,7 +46,7 @@ _REPORT_POLICY: Final = (
 
 
 def add_experiments(
-    app: FastAPI, experiments: Experiments, settings: ServingSettings, *, watched: Path | None
+    app: FastAPI, experiments: Experiments, settings: ServingSettings, *, watched: Sequence[Path]
 ) -> None:
     """Add the routes to an app.
 
@@ -53,7 +54,7 @@ def add_experiments(
         app: to which.
         experiments: what they read and change.
         settings: limits, and who may change anything.
-        watched: the deployment file through which phases are put to work; None where there is none.
+        watched: the deployment files through which phases are put to work.
     """
     ledger = AliasLedger()
     _add_reads(app, experiments)
@@ -159,8 +160,8 @@ def _add_events(
             return _answer(await experiments.apart("slow", phases.open, name, event, said.after))
         acted = await experiments.apart("writes", experiments.act, name, event, said.after)
         if event.action == "promote":
-            alias = await experiments.apart("slow", phases.crown, name)
-            acted = acted.model_copy(update={"alias": alias})
+            champion, alias = await experiments.apart("slow", phases.crown, name)
+            acted = acted.model_copy(update={"alias": alias, "is_champion": champion})
         return _answer(acted)
 
 

@@ -145,7 +145,12 @@ class ActedOut(BaseModel):
     events: int
     may: list[Action]
     last_event: HistoryOut
-    alias: str = Field(default="", description="What became of the registry's alias, if asked.")
+    alias: str | None = Field(
+        default=None, description="What became of the registry's alias, after a promotion."
+    )
+    is_champion: bool | None = Field(
+        default=None, description="Whether the alias names the winner, after a promotion."
+    )
 
 
 class AgreedOut(BaseModel):

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from data.errors import ExperimentError
 from serving.experiments.catalogue import Catalogue, Entry, UnknownExperimentError
 from serving.experiments.counts import ArmCounter, ArmCounts
-from serving.experiments.lifecycle import Event
+from serving.experiments.lifecycle import ENDED, Event, Lifecycle
 from serving.experiments.routes import Routes
 from serving.experiments.specification import ExperimentSpecification
 from serving.gateway.experiment_schemas import (
@@ -38,13 +38,14 @@ from serving.gateway.experiment_schemas import (
     route_out,
     time_of,
 )
-from serving.gateway.kept import Kept
+from serving.gateway.kept import LEAST_S, Kept
 from serving.gateway.limits import Admission, Refusal
 
 Kind = Literal["reads", "writes", "slow"]
 KINDS: Final[tuple[Kind, ...]] = ("reads", "writes", "slow")
 _MOST_WAITING: Final = 32
 _MOST_ROUTES: Final = 1_000
+_ENDED_S: Final = 600.0
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 Given = ParamSpec("Given")
 Value = TypeVar("Value")
@@ -236,19 +237,22 @@ class Experiments:
             "events": here.events,
             "agreed_at": time_of(entry.created_at_us),
             "phase": phases[-1] if phases else None,
-            "arms": self._arms(agreed, phases[-1].shares if phases else {}, serving),
+            "arms": self._arms(here, phases[-1].shares if phases else {}, serving),
             "answered_by": route.arm if route else None,
             "last_event": history_out(entry.history[-1]) if entry.history else None,
         }
 
     def _arms(
-        self, agreed: ExperimentSpecification, shares: dict[str, float], serving: str | None
+        self, here: Lifecycle, shares: dict[str, float], serving: str | None
     ) -> list[ExperimentArmOut]:
+        agreed, ended = here.specification, here.state in ENDED
         _, routes, counter = self._stores()
         counts: dict[str, ArmCounts] = {}
         resolved: dict[str, ModelVersionOut] = {}
         if serving is not None:
-            counts = self._counts.get(serving, lambda: counter.of(serving))
+            # Nobody is dealt any more when it has ended, so those are counted once in a while.
+            least_s = _ENDED_S if ended else LEAST_S
+            counts = self._counts.get(serving, lambda: counter.of(serving), least_s=least_s)
             served = routes.get(serving)
             for arm in served.content.get("arms", ()) if served else ():
                 resolved[arm["name"]] = ModelVersionOut(

@@ -176,7 +176,7 @@ def make_parts(
     api = Experiments(
         settings.store_url,
         writable=settings.admin_token is not None,
-        opens_phases=serves_phases(settings.live, files.sentiment),
+        opens_phases=serves_phases(settings.live, files.with_arms),
     )
     return Parts(
         settings, files, record, routes, shared, metrics, gateway, vectors, speaker, watch, api

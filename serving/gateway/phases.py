@@ -1,10 +1,10 @@
 """Phases that the API opens, and winners whose alias follows; both need the registry.
 
-A phase is put to work through the file that this gateway watches, so it opens phases only where
-that file is the live folder's (``MATJIP_LIVE``, as ``make serve`` does it).
+A phase is put to work through the files that this gateway watches, so it opens phases only where
+one of them is the live folder's (``MATJIP_LIVE``, as ``make serve`` does it).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ from serving.gateway.experiment_schemas import ActedOut, acted_out
 from serving.gateway.experiments import Experiments
 from serving.gateway.limits import Refusal
 
-_LIVE_FILE: Final = "deployment.json"
+_LIVE_FILES: Final = ("deployment.json", "language_deployment.json")
 _MODELS: Final = "models"
 
 
@@ -26,7 +26,7 @@ class Phases:
     """Opens phases of one store's experiments, and crowns their winners; used by one thread."""
 
     def __init__(
-        self, experiments: Experiments, ledger: AliasLedger, *, live: Path, watched: Path | None
+        self, experiments: Experiments, ledger: AliasLedger, *, live: Path, watched: Sequence[Path]
     ):
         """Touch nothing yet.
 
@@ -34,7 +34,7 @@ class Phases:
             experiments: of the store.
             ledger: the registry that holds their models.
             live: folder that phases are put to work in.
-            watched: the deployment file that this gateway watches; None where there is none.
+            watched: the deployment files that this gateway watches.
         """
         self._experiments = experiments
         self._ledger = ledger
@@ -55,9 +55,9 @@ class Phases:
             raise Refusal(
                 501,
                 "not_live",
-                f"this gateway watches {str(self._watched) if self._watched else 'no file'!r}, and "
-                f"phases are put to work in {str(self._live)!r}; use make experiment, or serve the "
-                f"live folder (make serve), which MATJIP_LIVE names",
+                f"this gateway watches {[str(file) for file in self._watched]!r}, and phases are "
+                f"put to work in {str(self._live)!r}; use make experiment, or serve the live "
+                "folder (make serve), which MATJIP_LIVE names",
             )
         registry = self._ledger.registry()
         from serving.registry.phases import open_phase
@@ -77,8 +77,8 @@ class Phases:
             )
         return acted_out(entry)
 
-    def crown(self, name: str) -> str:
-        """Let the registry's alias follow a promotion, and say what became of it.
+    def crown(self, name: str) -> tuple[bool, str]:
+        """Let the registry's alias follow a promotion; whether it did, and what became of it.
 
         The traffic has turned by then, so whatever stands in the way is told, and no refusal.
         """
@@ -86,18 +86,20 @@ class Phases:
             registry = self._ledger.registry()
             from serving.registry.winners import crown
 
-            return crown(registry, self._experiments.catalogue, name).sentence
+            winner = crown(registry, self._experiments.catalogue, name)
         except (Refusal, RegistryError, ExperimentError) as error:
             said = error.detail if isinstance(error, Refusal) else str(error)
-            return (
+            return False, (
                 f"the traffic turned, the alias did not follow: {said}; then make experiment "
                 "promote again, which goes on"
             )
+        return winner.is_champion, winner.sentence
 
 
-def serves_phases(live: Path, watched: Path | None) -> bool:
-    """Whether a gateway that watches a deployment file serves the phases of a live folder."""
-    return watched is not None and watched.resolve() == (live / _LIVE_FILE).resolve()
+def serves_phases(live: Path, watched: Sequence[Path]) -> bool:
+    """Whether a gateway that watches these deployment files serves the phases of a live folder."""
+    files = {(live / name).resolve() for name in _LIVE_FILES}
+    return any(file.resolve() in files for file in watched)
 
 
 @contextmanager

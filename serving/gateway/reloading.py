@@ -24,6 +24,11 @@ class DeploymentFiles:
     embedding: Path | None = None
     language: Path | None = None
 
+    @property
+    def with_arms(self) -> tuple[Path, ...]:
+        """Those that may serve a phase of an experiment."""
+        return tuple(file for file in (self.sentiment, self.language) if file is not None)
+
 
 @dataclass
 class Watched:

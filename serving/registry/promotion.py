@@ -144,13 +144,7 @@ def promote_model(
             f"the verdict is about deployment {verdict.deployment_id!r}, given was "
             f"{deployment.deployment_id!r}; pass the deployment that was compared"
         )
-    champion, challenger = deployment.control, _challenger(deployment, verdict.arm)
-    if challenger is None and verdict.decision in {"promote", "roll_back"}:
-        raise ExperimentError(
-            f"verdict {verdict.decision!r} of arm {verdict.arm!r} needs a challenger, deployment "
-            f"{deployment.deployment_id!r} has {[arm.name for arm in deployment.arms]!r}; deploy "
-            "a challenger and compare again"
-        )
+    champion, challenger = _compared(deployment, verdict)
     run_id = _log_verdict(registry, verdict, deployment, experiment, metrics, artifacts)
     tools = tools or Tools(models=registry.state / "models")
     recover(registry, tools, name=champion.model_name)
@@ -174,12 +168,29 @@ def promote_model(
     return promotion
 
 
-def _challenger(deployment: Deployment, name: str | None) -> Arm | None:
-    """The arm that a verdict names, which is not the control."""
-    others = deployment.arms[1:]
-    if name is None:
-        return others[0] if len(others) == 1 else None
-    return next((arm for arm in others if arm.name == name), None)
+def _compared(deployment: Deployment, verdict: Verdict) -> tuple[Arm, Arm | None]:
+    """The control, and the arm that the verdict is about."""
+    control, others = deployment.control, deployment.arms[1:]
+    if verdict.arm is None:
+        tried = others[0] if len(others) == 1 else None
+    else:
+        tried = next((arm for arm in others if arm.name == verdict.arm), None)
+    if verdict.decision not in {"promote", "roll_back"}:
+        return control, tried
+    if tried is None:
+        raise ExperimentError(
+            f"verdict {verdict.decision!r} about arm={verdict.arm!r} needs a champion and a "
+            f"challenger, deployment {deployment.deployment_id!r} has "
+            f"{[arm.name for arm in deployment.arms]!r}, the first its control; deploy a "
+            "challenger and compare again"
+        )
+    if tried.model_name != control.model_name:
+        raise ExperimentError(
+            f"arm {tried.name!r} is of the model {tried.model_name!r}, the control of "
+            f"{control.model_name!r}: an alias moves within one registered model; register the "
+            "winner there and compare again"
+        )
+    return control, tried
 
 
 def _log_verdict(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+import psutil
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -241,14 +242,16 @@ def _restore(
     )
 
 
-def _table(done: RolledBack) -> Table:
-    plan, ledger = done.journal.plan, "on record"
+def _table(done: RolledBack, lead_s: float) -> Table:
+    plan = done.journal.plan
     table = Table("what", "now", "after", title=f"{plan.name}: rolled back by {plan.by}")
     if done.turned_s is None:
         table.add_row("traffic", "not turned: no deployment at work has this version", "–")
     else:
-        table.add_row("traffic", f"{plan.arm}, version {plan.version}", f"{done.turned_s:.1f} s")
-    table.add_row("champion", f"version {plan.version}, {ledger}", f"{done.total_s:.1f} s")
+        turned = f"{lead_s + done.turned_s:.1f} s"
+        table.add_row("traffic", f"{plan.arm}, version {plan.version}", turned)
+    total = f"{lead_s + done.total_s:.1f} s"
+    table.add_row("champion", f"version {plan.version}, on record", total)
     table.add_row("reason", plan.evidence.reason, "")
     table.add_row("journal", str(done.journal.path), "")
     return table
@@ -276,6 +279,7 @@ def main(
     Ends with status 0 when both are done; 1 when not, with what is missing; 3 when the alias is
     back and no deployment at work holds that version, so that it takes a new deployment.
     """
+    lead_s = time.time() - psutil.Process().create_time()  # imports are part of the wait
     console = Console()
     wish = Wish(model=model.strip(), by=by.strip(), reason=reason.strip(), to=to)
     if not (wish.by and wish.reason):
@@ -290,7 +294,7 @@ def main(
     except MatjipError as error:
         Console(stderr=True).print(f"{type(error).__name__}: {error}", style="red", markup=False)
         raise typer.Exit(1) from error
-    console.print(_table(done))
+    console.print(_table(done, lead_s))
     if done.turned_s is None:
         console.print("deploy again (make deploy) and let the gateway take the new deployment")
         raise typer.Exit(3)

@@ -7,6 +7,7 @@ import { meaning, t } from "./words.js";
 const OPENING = ["start", "advance"];
 const ACTIONS = [...OPENING, "pause", "resume", "promote", "roll_back", "abandon"];
 const GRAVE = new Set(["roll_back", "abandon"]);
+const PLAIN = new Set(["wrong_token", "writes_disabled", "acted_meanwhile", "unreachable"]);
 const WHO = "matjip-by";
 
 /** A button for each thing that may be done now; `acted` is called when it is done. */
@@ -66,13 +67,14 @@ function ask(one, action, acted) {
     confirm.disabled = true;
     problem.textContent = t("working");
     try {
-      const { alias } = await decided(one, action, said);
+      const { alias, is_champion: followed } = await decided(one, action, said);
       dialog.close();
-      acted([t("did", { name: one.name, action: t(`action_${action}`) }), alias].filter(Boolean).join(" "));
+      acted(t("did", { name: one.name, action: t(`action_${action}`) }), alias, followed !== false);
     } catch (error) {
       if (error.code === "wrong_token") token.forget();
       const short = meaning(error);
-      problem.textContent = short === error.message ? short : `${short} ${error.message}`;
+      const enough = short === error.message || PLAIN.has(error.code);
+      problem.textContent = enough ? short : `${short} ${error.message}`;
       confirm.disabled = false;
     }
   });

@@ -112,9 +112,9 @@ async function reported(view, name, now) {
   }
 }
 
-function acted(text) {
+function acted(text, more, well) {
   frame();
-  notice(text);
+  notice(text, more, well);
   place.turns = 0;
   refreshNow();
 }
@@ -136,8 +136,9 @@ function failed(error) {
   );
 }
 
-function notice(text) {
-  document.getElementById("notices").replaceChildren(el("p", { class: "notice" }, text));
+function notice(text, more = null, well = true) {
+  const said = [el("p", {}, text), more && el("p", { class: "small" }, more)];
+  document.getElementById("notices").replaceChildren(el("div", { class: well ? "notice" : "notice wait" }, said));
 }
 
 function said(id, text) {

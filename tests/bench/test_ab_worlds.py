@@ -1,9 +1,12 @@
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from bench import ab_world_plots, ab_worlds
+from bench.ab_archive import ROOT
 from bench.ab_runs import Runs, Study, play, pool, simulate
 from bench.ab_unit_worlds import BOTS, CLUSTERED
 from bench.ab_world_figures import LIFT, LOOKS, RULE
@@ -79,6 +82,29 @@ def test_processes_change_nothing():
         np.testing.assert_array_equal(values, together.p[name])
     part = play(study, range(50, 60))
     np.testing.assert_array_equal(alone.estimate[50:], part.estimate)
+
+
+def test_workers_end_when_their_parent_is_killed():
+    simulates = (
+        "import os, sys\n"
+        "from bench.ab_runs import pool\n"
+        "if __name__ == '__main__':\n"
+        "    executor = pool()\n"
+        "    print(*executor.map(os.getpgid, [0]), *executor._processes, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", simulates],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        workers = [int(pid) for pid in process.stdout.readline().split()[1:]]
+        assert workers
+        process.kill()
+        # Ends once no process holds the pipe's other end, and the workers inherit it.
+        process.communicate(timeout=120)
 
 
 def test_a_large_effect_is_found_and_covered():

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from bench.gateway_load import is_good, is_saturated, recovery_s
-from bench.load_client import Client, LoadPlan, account, due_times
+from bench.load_client import Client, LoadPlan, account, due_times, wrong_analysis
 
 GOOD = orjson.dumps({"data": [{"embedding": "AAAA"}]})
 
@@ -131,3 +131,12 @@ def test_recovery_is_when_the_last_late_request_was_due():
     assert recovery_s([reply(0.0, 10.0), reply(1.0, 10.0)]) == 0.0
     assert recovery_s([reply(0.0, 900.0), reply(1.0, None, 429), reply(2.0, 9.0)]) == 1.0
     assert recovery_s([reply(0.0, 9.0), reply(1.0, 900.0)]) is None
+
+
+def test_an_analysis_tells_its_arm_and_what_is_wrong_with_it():
+    right = orjson.dumps({"results": [{"status": "ok", "arm": "control"}]})
+    failed = orjson.dumps({"results": [{"status": "error", "arm": "control"}]})
+    assert wrong_analysis("r1", "r1", 200, right) == ("", "control")
+    assert wrong_analysis("r1", "r2", 200, right) == ("the reply is to request 'r2'", None)
+    assert wrong_analysis("r1", "r1", 503, b"{}") == ("", None)
+    assert wrong_analysis("r1", "r1", 200, failed)[0] == "the reply has not one prediction"

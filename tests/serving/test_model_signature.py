@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from data.errors import ArtifactError, SettingsError
 from data.manifest import read_manifest, write_manifest
 from serving.deployment import Arm
+from serving.engines.plan_folder import PLAN_FOLDER
 from serving.gateway.arms import load_arm
 from serving.gateway.settings import ServingSettings, read_settings
 from serving.model_folder import MODEL_KIND
@@ -89,6 +90,12 @@ def test_whatever_was_not_signed_is_refused(signed, keys, harm, message):
     harm(signed)
     with pytest.raises(ArtifactError, match=message):
         verify_folder(signed, keys[1])
+
+
+def test_engines_built_where_it_serves_are_no_strangers(signed, keys):
+    (signed / PLAN_FOLDER).mkdir()
+    (signed / PLAN_FOLDER / "fp16.plan").write_bytes(b"built here")
+    verify_folder(signed, keys[1])
 
 
 def test_another_key_is_refused(signed, tmp_path):

@@ -4,7 +4,8 @@ import copy
 import hashlib
 import runpy
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,25 @@ def store(url: str) -> Iterator[ExperimentStore]:
 
 
 @pytest.fixture
-def open_phase(
-    url: str, store: ExperimentStore, agreed: Callable[..., dict[str, Any]]
+def open_phase_at(
+    agreed: Callable[..., dict[str, Any]],
 ) -> Iterator[Callable[..., Any]]:
+    """Opens the phase of a kind in the store of an address; see ``open_phase``."""
+    opened, ends = runpy.run_path(str(OPEN_PHASE))["OpenPhase"], ExitStack()
+
+    def start(url: str, kind: str, changes: dict[str, Any] | None = None) -> Any:
+        store = ends.enter_context(closing(ExperimentStore(url)))
+        catalogue = ends.enter_context(closing(Catalogue(url)))
+        return opened(store, catalogue, agreed(changes), kind)
+
+    with ends:
+        yield start
+
+
+@pytest.fixture
+def open_phase(open_phase_at: Callable[..., Any], url: str) -> Callable[..., Any]:
     """Opens the phase of a kind: ``open_phase("canary", {"stopping": {"alpha": 0.1}})``."""
-    catalogue = Catalogue(url)
-    opened = runpy.run_path(str(OPEN_PHASE))["OpenPhase"]
-    yield lambda kind, changes=None: opened(store, catalogue, agreed(changes), kind)
-    catalogue.close()
+    return partial(open_phase_at, url)
 
 
 class Trial:

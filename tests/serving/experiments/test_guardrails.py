@@ -1,5 +1,6 @@
 """Readings of guardrails from rows in the store, and what follows from them."""
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -135,6 +136,26 @@ def test_feedback_is_guarded_and_of_several_outcomes_the_latest_counts(open_phas
     assert found.high < -0.2
 
 
+def test_on_both_databases(open_phase_at: Open, store_url: str) -> None:
+    goal = {"name": "reward", "direction": "increase", "margin": 0.2}
+    phase = open_phase_at(store_url, "ab", {"metrics.guardrails": [ERRORS, goal]})
+    watch = phase.watch(store_url)
+    phase.answer(60)
+    for request in range(1, 61):
+        phase.tell(request, 1.0)
+    fed_back = reading(watch.look(), "reward")
+    assert fed_back.units + fed_back.control_units == 60
+    phase.answer(150, failing)
+    phase.now_us += 90_000_000
+    phase.answer(10)
+    look = watch.look()
+    assert sum(look.units.values()) == 220
+    after = act_on(phase.catalogue, look, phase.entry)
+    assert after.lifecycle.state == "rolled_back"
+    one = look_at_phase(store_url, phase.deployment, phase.specification)
+    assert one.units == look.units
+
+
 def test_an_outcome_after_the_window_does_not_count(open_phase: Open) -> None:
     goal = {"name": "reward", "direction": "increase", "margin": 0.2}
     phase = open_phase("ab", {"metrics.guardrails": [goal], "stopping": {"attribution_days": 1.0}})
@@ -172,10 +193,33 @@ def test_a_shadow_is_guarded_by_what_it_would_have_answered(open_phase: Open) ->
 def test_units_that_are_not_dealt_as_planned_are_told(open_phase: Open) -> None:
     phase = open_phase("ab")
     phase.answer(1_500)
+    watch = phase.watch()
     phase.store.write([phase.row(10_000 + number, "int8") for number in range(400)])
-    look = phase.watch().look()
+    assert not watch.look().sample_ratio.broken  # the others may be on their way
+    phase.now_us += 121_000_000
+    look = watch.look()
     assert look.sample_ratio.broken
     assert "int8" in look.sample_ratio.sentence
+
+
+def test_an_arm_that_takes_its_time_is_not_taken_for_one_that_loses_units(open_phase: Open) -> None:
+    phase = open_phase("ab")
+    watch, began_us = phase.watch(), phase.now_us
+    asked = [(phase.random.choice(["float", "int8"]), number) for number in range(4_000)]
+    ends = []
+    for arm, number in asked:  # 100 units a second, which the second arm answers a minute later
+        latency_ms = 60_000.0 if arm == "int8" else 20.0
+        at_us = began_us + number * 10_000 + round(latency_ms * 1_000)
+        row = phase.row(number, arm, latency_ms=latency_ms)
+        ends.append(replace(row, created_at_us=at_us))
+    ends.sort(key=lambda row: row.created_at_us)
+    for second in range(0, 240, 5):
+        phase.now_us = began_us + second * 1_000_000
+        here = bisect_right(ends, phase.now_us, key=lambda row: row.created_at_us)
+        phase.store.write(ends[:here])
+        del ends[:here]
+        assert not watch.look().sample_ratio.broken
+    assert sum(watch._feed.settled) >= 3_000
 
 
 def test_every_challenger_of_several_is_read_at_its_part_of_the_level(open_phase: Open) -> None:
@@ -291,6 +335,7 @@ def test_a_broken_sample_ratio_pauses_and_what_was_paused_may_still_be_rolled_ba
     phase = open_phase("ab")
     watch = phase.watch()
     phase.store.write([phase.row(10_000 + number, "float") for number in range(400)])
+    phase.now_us += 121_000_000
     paused = act_on(phase.catalogue, watch.look(), phase.entry)
     assert paused.history[-1].event.action == "pause"
     assert "sample ratio is broken" in paused.history[-1].event.reason

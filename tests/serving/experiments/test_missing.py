@@ -1,26 +1,11 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy import stats
 
-from serving.deployment import Arm
 from serving.experiments.missing import missing_shares, uneven_p
 from serving.experiments.units import UnitOutcomes
 
 LEVEL = 0.001
-
-
-def challenger(share):
-    return Arm(
-        name="challenger",
-        model_name="sentiment",
-        version="2",
-        folder=Path("/m"),
-        manifest_digest="0" * 64,
-        evidence_id="e",
-        share=share,
-    )
 
 
 def units(on, exposures, outcomes):
@@ -52,7 +37,7 @@ def test_an_arm_that_lacks_more_is_found_whatever_units_answer(answers, share):
     for lacks, uneven in (((0.02, 0.08), True), ((0.03, 0.03), False), ((0.0, 0.06), True)):
         lost = random.binomial(exposures, np.where(on, lacks[1], lacks[0]))
         data = units(on, exposures, exposures - lost)
-        p = uneven_p(data, missing_shares(data), challenger(share))
+        p = uneven_p(on, missing_shares(data), challenger_share=share)
         assert (p < LEVEL) == uneven
 
 
@@ -64,7 +49,7 @@ def test_users_who_withhold_all_are_no_uneven_loss_though_answers_say_so():
         exposures = 1 + random.poisson(5.0 * np.exp(random.normal(0.0, 1.0, 400)))
         outcomes = np.where(random.random(400) < 0.05, 0, exposures)
         data = units(on, exposures, outcomes)
-        p = uneven_p(data, missing_shares(data), challenger(0.5))
+        p = uneven_p(on, missing_shares(data), challenger_share=0.5)
         found += p < LEVEL
         lost = exposures - outcomes
         table = [[outcomes[arm].sum(), lost[arm].sum()] for arm in (on, ~on)]

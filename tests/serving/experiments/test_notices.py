@@ -122,6 +122,16 @@ def test_every_change_is_told_in_order_and_once(
     }
 
 
+def test_on_both_databases(open_phase_at: Any, store_url: str, receiver: Receiver) -> None:
+    phase = open_phase_at(store_url, "canary")
+    with Notifier(store_url, Webhook(receiver.url, SECRET)) as notifier:
+        assert notifier.deliver() == 2
+        phase.act("abandon")
+        assert notifier.deliver() == 1
+        assert notifier.deliver() == 0
+    assert receiver.keys == [f"sentiment-int8/{number}" for number in (1, 2, 3)]
+
+
 def test_a_receiver_that_fails_first_gets_it_again(
     open_phase: Any, notify: Callable[..., Notifier], receiver: Receiver
 ) -> None:

@@ -1,8 +1,9 @@
 """The API of experiments as callers meet it: what is read, who may write, and what is refused."""
 
 import runpy
+import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from serving.experiments.analysis import report_of
 from serving.experiments.catalogue import Catalogue
 from serving.experiments.routes import Routes
 from serving.experiments.store import ExperimentStore
@@ -144,6 +146,7 @@ def test_a_promotion_turns_everybody_and_says_what_became_of_the_alias(
     done = act(client, action="promote", arm="int8").json()
     assert done["state"] == "promoted"
     assert "the alias did not follow" in done["alias"]
+    assert done["is_champion"] is False
     assert client.get("/v1/experiments/sentiment-int8").json()["answered_by"] == "int8"
 
 
@@ -340,6 +343,32 @@ def test_a_report_is_json_or_a_page(
         assert page.headers["Content-Type"].startswith("text/html")
         assert "script-src" not in page.headers["Content-Security-Policy"]
         assert f'lang="{language}"' in page.text
+
+
+def test_neither_a_roll_back_nor_a_list_waits_for_a_report(
+    client: httpx.Client, begun: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun_to_read, go_on = threading.Event(), threading.Event()
+
+    def slow(url: str, name: str) -> Any:
+        begun_to_read.set()
+        go_on.wait(60)
+        return report_of(url, name)
+
+    monkeypatch.setattr("serving.experiments.analysis.report_of", slow)
+    path = f"{client.base_url}/v1/experiments/sentiment-int8/report"
+    with ThreadPoolExecutor(48) as readers:
+        first = readers.submit(httpx.get, path, timeout=60)
+        assert begun_to_read.wait(30)
+        assert act(client).json()["state"] == "rolled_back"
+        assert client.get("/v1/experiments").status_code == 200
+        others = [readers.submit(httpx.get, path, timeout=60) for _ in range(47)]
+        refused = [each.result() for _, each in zip(range(16), as_completed(others), strict=False)]
+        go_on.set()
+        assert first.result().status_code == 200
+    assert {answer.status_code for answer in refused} == {429}
+    assert refused[0].json()["error"]["code"] == "too_many_requests"
+    assert refused[0].headers["Retry-After"] == "1"
 
 
 def test_a_report_on_nothing_is_refused_and_not_kept(

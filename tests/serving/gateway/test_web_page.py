@@ -4,6 +4,7 @@ Screenshots lie under MATJIP_TEST_SCREENSHOTS, where that names a folder.
 """
 
 import os
+import re
 import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 from serving.experiments.catalogue import Catalogue
 from serving.experiments.store import ExperimentStore
 from serving.gateway.app import create_app
+from serving.gateway.reloading import DeploymentFiles
 from serving.gateway.settings import ServingSettings
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -125,7 +127,7 @@ def visit(browser: Browser, root: str, request: pytest.FixtureRequest) -> Iterat
     folder = os.environ.get("MATJIP_TEST_SCREENSHOTS")
     for number, context in enumerate(contexts):
         if folder and context.pages:
-            name = f"{request.node.name}-{number}.png"
+            name = re.sub(r"\W+", "-", f"{request.node.name}-{number}") + ".png"
             context.pages[0].screenshot(path=Path(folder) / name, full_page=True)
         context.close()
     assert complaints == []
@@ -181,6 +183,8 @@ def test_a_draft_has_no_arms_at_work_yet(visit: Open) -> None:
     expect(page.get_by_text("Not begun")).to_be_visible()
     expect(page.get_by_text("A report begins with the first phase.")).to_be_visible()
     expect(page.get_by_text("Nothing yet.")).to_be_visible()
+    expect(page.get_by_text("This gateway opens no phases")).to_be_visible()
+    expect(page.get_by_role("button", name="Start")).to_have_count(0)
     expect(page.get_by_role("button", name="Abandon")).to_be_visible()
     expect(page.get_by_role("button", name="Promote")).to_have_count(0)
 
@@ -356,6 +360,26 @@ def test_an_empty_store_says_how_to_begin(browser: Browser, fakes: Any, tmp_path
         page.goto(f"{address}/experiments")
         expect(page.get_by_role("heading", name="No experiments yet")).to_be_visible()
         page.close()
+
+
+def test_a_gateway_of_the_live_folder_offers_to_start(
+    browser: Browser, fakes: Any, url: str, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    app = create_app(
+        ServingSettings(store_url=url, admin_token=TOKEN, live=tmp_path),
+        language=fakes.language_deployment({"kind": "in_process", "folder": "/models/base"}),
+        files=DeploymentFiles(language=tmp_path / "language_deployment.json"),
+        load=lambda _arm, _settings: fakes.FakeEngine(),
+    )
+    with fakes.serve(app) as address:
+        page = browser.new_page(locale="en-US")
+        page.goto(f"{address}/experiments#/aspect-prompt")
+        page.get_by_role("button", name="Start").click()
+        fill(page, TOKEN)
+        page.get_by_role("dialog").get_by_role("button", name="Start").click()
+        expect(page.get_by_role("alert")).to_contain_text("There is no model registry here.")
+        page.close()
+    assert catalogue.get("aspect-prompt").lifecycle.state == "draft"
 
 
 def test_files_are_served_by_name_and_kept_by_browsers(root: str) -> None:

@@ -4,9 +4,13 @@ import json
 
 import pytest
 
-from data.errors import RegistryError, SettingsError
+from data.errors import ArtifactError, RegistryError, SettingsError
+from serving.deployment import read_deployment
+from serving.gateway.arms import load_arm
+from serving.gateway.settings import ServingSettings
 from serving.model_signature import read_evidence, signing_key, verification_key
 from serving.registry.arms import place_model
+from serving.registry.promotion import deploy_challenger
 from serving.registry.versions import download, get_version, resolve
 
 NAME = "sentiment"
@@ -105,3 +109,18 @@ def test_a_deployment_carries_the_key(registry, version, tmp_path):
     assert key.read_bytes() == verification_key(registry.state, {}).read_bytes()
     again = place_model(registry, found, work=tmp_path / "cache", out=tmp_path / "out")
     assert again == folder
+
+
+def test_a_gateway_checks_what_is_deployed_by_the_key_that_came_with_it(
+    registry, register, tiny_models, tmp_path
+):
+    version = register(tiny_models["champion"])
+    registry.client.set_registered_model_alias(NAME, "champion", version.version)
+    deploy_challenger(registry, name=NAME, share=0.0, work=tmp_path / "cache", out=tmp_path / "out")
+    [arm] = read_deployment(tmp_path / "out/deployment.json").arms
+    assert load_arm(arm, ServingSettings()).analyze(["국물이 맛있어요"])
+    verify_key = verification_key(registry.state, {})
+    assert load_arm(arm, ServingSettings(verify_key=verify_key)).analyze(["별로예요"])
+    (arm.folder / "signature.json").unlink()
+    with pytest.raises(ArtifactError, match="is unsigned"):
+        load_arm(arm, ServingSettings())

@@ -38,7 +38,7 @@ def experiments(store_address: str) -> Iterator[Experiments]:
 
 @pytest.fixture
 def phases(experiments: Experiments, ledger: AliasLedger, live: Path) -> Phases:
-    return Phases(experiments, ledger, live=live, watched=live / "deployment.json")
+    return Phases(experiments, ledger, live=live, watched=[live / "deployment.json"])
 
 
 def refused(status: int, code: str, call: Any, *given: Any) -> str:
@@ -60,7 +60,7 @@ def test_from_a_draft_to_a_champion(
     assert [arm.resolved.version for arm in shown.arms if arm.resolved] == ["1", "2"]
 
     experiments.act(name, event("promote", arm="lighter"), 3)
-    assert "champion" in phases.crown(name)
+    assert phases.crown(name)[0]
     told = ledger.read("sentiment")
     assert told.aliases == {"champion": "2"}
     assert (told.entries[0].alias, told.entries[0].from_version) == ("challenger", "2")
@@ -76,7 +76,7 @@ def test_a_phase_is_opened_only_where_it_would_be_served(
     experiments: Experiments, ledger: AliasLedger, agree: Any, live: Path, tmp_path: Path
 ) -> None:
     name = agree()
-    for watched in (None, tmp_path / "run" / "deployment.json"):
+    for watched in ([], [tmp_path / "run" / "deployment.json"]):
         other = Phases(experiments, ledger, live=live, watched=watched)
         assert "MATJIP_LIVE" in refused(501, "not_live", other.open, name, event("start"), 0)
     assert not live.exists()
@@ -110,9 +110,11 @@ def test_a_registry_that_is_gone_does_not_undo_a_promotion(
         phases.open(name, event(action), seen)
     experiments.act(name, event("promote", arm="lighter"), 3)
     away = AliasLedger(f"sqlite:///{tmp_path / 'none.db'}")
-    lone = Phases(experiments, away, live=live, watched=None)
-    assert "the alias did not follow" in lone.crown(name)
-    assert phases.crown(name) == phases.crown(name)
+    lone = Phases(experiments, away, live=live, watched=[])
+    followed, said = lone.crown(name)
+    assert not followed
+    assert "the alias did not follow" in said
+    assert phases.crown(name) == phases.crown(name) == (True, phases.crown(name)[1])
 
 
 def test_the_ledger_of_a_model_that_nobody_registered(ledger: AliasLedger) -> None:

@@ -8,6 +8,7 @@ from serving.registry.aliases import move_alias, read_ledger
 from serving.registry.connection import log_run
 from serving.registry.evidence import Evidence
 from serving.registry.promotion import Verdict, deploy_challenger, promote_model, restore_champion
+from serving.registry.transition import Tools
 from serving.registry.versions import register_version, resolve
 
 NAME = "sentiment"
@@ -69,7 +70,7 @@ def deploy(registry, tmp_path, out="deployment", share=0.3):
     )
 
 
-def promote(registry, deployment, decision, tmp_path, out="promotion", **changes):
+def promote(registry, deployment, decision, tmp_path, out="promotion", tools=None, **changes):
     verdict = {
         "decision": decision,
         "reason": "the interval says so",
@@ -84,6 +85,7 @@ def promote(registry, deployment, decision, tmp_path, out="promotion", **changes
         metrics={"difference": 0.02},
         artifacts={},
         out=tmp_path / out,
+        tools=tools,
     )
 
 
@@ -252,12 +254,73 @@ def test_the_arm_that_a_verdict_names_becomes_champion_whatever_it_is_called(pai
         for arm, name in zip(served.arms, ("float", "int8"), strict=True)
     )
     named_so = served.model_copy(update={"arms": (control, challenger)})
-    with pytest.raises(ExperimentError, match="'turbo' needs a challenger"):
+    with pytest.raises(ExperimentError, match="'turbo' needs a champion"):
         promote(pair, named_so, "promote", tmp_path, arm="turbo")
-    with pytest.raises(ExperimentError, match="'float' needs a challenger"):
+    with pytest.raises(ExperimentError, match="'float' needs a champion"):
         promote(pair, named_so, "promote", tmp_path, arm="float")
     promotion = promote(pair, named_so, "promote", tmp_path, "int8", arm="int8")
     assert (promotion.champion_before, promotion.champion) == ("1", "2")
+
+
+def several_arms(deployment, **changes):
+    """The same models, and one more, under arms of other names."""
+    champion, challenger = deployment.arms
+    arms = (
+        champion.model_copy(update={"name": "control", "share": 0.4}),
+        challenger.model_copy(update={"name": "int8", "share": 0.3, **changes}),
+        challenger.model_copy(update={"name": "bf16", "share": 0.3, "version": "9"}),
+    )
+    return deployment.model_copy(update={"arms": arms})
+
+
+@pytest.mark.parametrize(("decision", "champion"), [("promote", "2"), ("roll_back", "1")])
+def test_of_several_arms_the_verdict_names_one(pair, tmp_path, decision, champion):
+    deployment = several_arms(deploy(pair, tmp_path))
+    turned = []
+    tools = Tools(
+        models=tmp_path / "fetched", turn=lambda where, arm, **why: turned.append((where, arm))
+    )
+    promotion = promote(pair, deployment, decision, tmp_path, arm="int8", tools=tools)
+    assert (promotion.champion, promotion.challenger) == (champion, None)
+    arm = "int8" if decision == "promote" else "control"
+    assert turned == [(deployment.deployment_id, arm)]
+
+
+@pytest.mark.parametrize("arm", ["challenger", "control"])
+def test_a_verdict_about_an_arm_that_is_none_is_refused(pair, tmp_path, arm):
+    deployment = several_arms(deploy(pair, tmp_path))
+    with pytest.raises(ExperimentError, match=f"arm='{arm}' needs a champion and a challenger"):
+        promote(pair, deployment, "promote", tmp_path, arm=arm)
+    assert named(pair, "champion") == "1"
+
+
+def test_an_arm_of_another_registered_model_is_not_promoted(pair, tmp_path):
+    deployment = several_arms(deploy(pair, tmp_path), model_name="other")
+    with pytest.raises(ExperimentError, match="moves within one registered model"):
+        promote(pair, deployment, "promote", tmp_path, arm="int8")
+
+
+def test_a_promotion_turns_the_traffic_where_it_is_told_how(pair, tmp_path):
+    deployment = deploy(pair, tmp_path)
+    turned = []
+
+    def turn(deployment_id, arm, *, by, reason):
+        turned.append((deployment_id, arm, by, reason))
+
+    tools = Tools(models=tmp_path / "fetched", turn=turn)
+    promote(pair, deployment, "promote", tmp_path, tools=tools)
+    why = (deployment.deployment_id, "challenger", "verdict", "the interval says so")
+    assert turned == [why]
+    promote(pair, deployment, "promote", tmp_path, "again", tools=tools)
+    assert turned == [why]
+
+
+def test_a_verdict_that_was_undone_is_not_carried_out_again(pair, tmp_path):
+    deployment = deploy(pair, tmp_path)
+    promote(pair, deployment, "promote", tmp_path)
+    restore_champion(pair, name=NAME, version="1", reason="wrong answers", ticket="OPS-1")
+    again = promote(pair, deployment, "promote", tmp_path, "again")
+    assert (again.champion, named(pair, "champion")) == ("1", "1")
 
 
 def test_a_person_can_restore_an_earlier_champion(pair, tmp_path):
