@@ -91,7 +91,7 @@ class PhaseReader:
         """A metric of every unit, in the order of ``units``."""
         if name in FROM_ANSWERS:
             above, below = answer_terms(name)
-            rows: sa.Select[Any] = self._per_unit([sa.func.sum(above), sa.func.sum(below)])
+            rows: sa.Executable = self._per_unit([sa.func.sum(above), sa.func.sum(below)])
         else:
             said = self._outcomes(name, self._dealt & self._known)
             rows = (
@@ -211,7 +211,7 @@ class PhaseReader:
         return sa.select(*columns, place.label("place")).select_from(joined).where(where).subquery()
 
     def _columns(
-        self, rows: sa.Select[Any], width: int, *, arm_first: bool = False
+        self, rows: sa.Executable, width: int, *, arm_first: bool = False
     ) -> list[NDArray[np.float64]]:
         """The rows' columns as arrays of floats; an arm's name as its place."""
         places = {name: place for place, name in enumerate(self._arms)}
