@@ -23,7 +23,7 @@ from pipelines.demo import run_demo
 from pipelines.deployments import gateway_options
 from pipelines.embedding import run_embedding
 from pipelines.language import run_language
-from pipelines.live import Served, deployments_to_serve
+from pipelines.live import Served, deployments_to_serve, live_folder
 from pipelines.local import run_graph, source_digest
 from pipelines.make_targets import STEPS
 from pipelines.placement import local_placement
@@ -226,7 +226,8 @@ def serve(
         print(note, file=sys.stderr)
     print(f"http://127.0.0.1:{port}/docs", flush=True)
     environment = {"MATJIP_RELOAD_POLL_S": "1"} | os.environ
-    environment["MATJIP_STORE_URL"] = home.store_url
+    environment |= {"MATJIP_STORE_URL": home.store_url, "MATJIP_LIVE": str(live_folder(home))}
+    environment |= {"MLFLOW_TRACKING_URI": tracking_uri(home)}
     os.execve(sys.executable, [*command, "--port", str(port)], environment)  # noqa: S606
 
 

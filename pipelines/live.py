@@ -1,9 +1,11 @@
 """What `make serve` serves and watches: the phase of an experiment, or what a run deployed last.
 
-Classifiers are served from ``live/deployment.json`` whatever they came from: it is the file that
-`make experiment` writes, so that a gateway takes a phase as it opens.
+Whatever they came from, classifiers are served from ``live/deployment.json``, and language models
+from ``live/language_deployment.json``: the files that `make experiment` writes, so that a gateway
+takes a phase as it opens.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,6 +36,11 @@ class Served:
     notes: tuple[str, ...] = ()
 
 
+def live_folder(home: Home) -> Path:
+    """What `make experiment` writes and `make serve` watches: ``MATJIP_LIVE``, else ``live/``."""
+    return Path(os.environ.get("MATJIP_LIVE") or home.root / "live").resolve()
+
+
 def deployments_to_serve(home: Home) -> Served:
     """The newest deployment of each kind, those of experiments among them.
 
@@ -44,7 +51,7 @@ def deployments_to_serve(home: Home) -> Served:
         SettingsError: there is none of any kind.
         ExperimentError: the store or a deployment cannot be read.
     """
-    live = home.root / "live"
+    live = live_folder(home)
     running = _mended(home, live)
     try:
         found = latest_deployments(home)
@@ -65,9 +72,8 @@ def deployments_to_serve(home: Home) -> Served:
                 )
         elif ours.is_file() and not is_newer:
             found[option] = ours
-    classifiers = found.get(CLASSIFIER)
-    if classifiers is not None and classifiers != live / CLASSIFIER_NAME:
-        found[CLASSIFIER] = put_live(classifiers, live)
+        if option in found and found[option] != ours:
+            found[option] = put_live(found[option], live, kind)
     return Served(found, tuple(notes))
 
 

@@ -12,7 +12,8 @@ each metric of each challenger has an equal part of it (Bonferroni). What is rea
     quantiles           the first value of each unit, exactly, from 30 units an arm
 
 Whether units are dealt as they were meant to be is told of those that came two minutes ago or more:
-an arm that takes its time loses none. In a shadow, what the control answered is held against what the others would have.
+an arm that takes its time loses none. In a shadow, what the control answered is held against what
+the others would have.
 """
 
 import math

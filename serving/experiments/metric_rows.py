@@ -89,13 +89,14 @@ class PhaseReader:
 
     def metric(self, name: str) -> MetricValues:
         """A metric of every unit, in the order of ``units``."""
+        rows: sa.Executable
         if name in FROM_ANSWERS:
             above, below = answer_terms(name)
-            rows: sa.Executable = self._per_unit([sa.func.sum(above), sa.func.sum(below)])
+            rows = self._per_unit([sa.func.sum(above), sa.func.sum(below)])
         else:
             said = self._outcomes(name, self._dealt & self._known)
             rows = (
-                sa.select(sa.func.sum(said.c.reward), sa.func.count(said.c.reward))
+                sa.select(*[sa.func.sum(said.c.reward), sa.func.count(said.c.reward)])
                 .where(said.c.place == 1)
                 .group_by(said.c.unit, said.c.arm)
                 .order_by(sa.func.min(said.c.created_at_us), said.c.unit, said.c.arm)
@@ -123,11 +124,8 @@ class PhaseReader:
         late = now_us - (self._window_us or 0)
         answered = (exposures.c.status != FAILED) & (exposures.c.created_at_us <= late)
         said = self._outcomes(name, self._dealt & self._known & answered)
-        rows = (
-            sa.select(sa.func.count(said.c.reward), sa.func.count())
-            .where(said.c.place == 1)
-            .group_by(said.c.unit, said.c.arm)
-        )
+        counts: list[sa.ColumnElement[Any]] = [sa.func.count(said.c.reward), sa.func.count()]
+        rows = sa.select(*counts).where(said.c.place == 1).group_by(said.c.unit, said.c.arm)
         return MetricValues(*self._columns(rows, 2))
 
     def earlier(

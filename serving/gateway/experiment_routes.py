@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ValidationError
 
 from data.errors import SettingsError
@@ -39,6 +40,10 @@ EXPERIMENTS: Final = "/v1/experiments"
 ROUTES: Final = "/v1/routes"
 LEDGER: Final = "/v1/ledger"
 _HTML: Final = "text/html"
+# For the document alone: admin.py refuses, in the shape of all refusals.
+_TOKEN: Final = Depends(
+    HTTPBearer(auto_error=False, description="The value of MATJIP_ADMIN_TOKEN.")
+)
 _REPORT_POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
@@ -112,6 +117,7 @@ def _add_agreeing(app: FastAPI, experiments: Experiments, settings: ServingSetti
     @app.post(
         EXPERIMENTS,
         summary="Agree an experiment",
+        dependencies=[_TOKEN],
         response_model=AgreedOut,
         responses=error_answers(400, 401, 403, 409, 413, 415, 422, 429, 503),
         openapi_extra=json_body(
@@ -137,6 +143,7 @@ def _add_events(
     @app.post(
         EXPERIMENTS + "/{name}/events",
         summary="Start, advance, stop, resume, promote or roll back an experiment",
+        dependencies=[_TOKEN],
         response_model=ActedOut,
         responses=error_answers(400, 401, 403, 404, 409, 413, 415, 422, 429, 501, 503),
         openapi_extra=json_body(EventIn.model_json_schema(), EVENT_EXAMPLES),

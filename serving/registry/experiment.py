@@ -13,11 +13,11 @@ registry. What people decide is kept, with ``--by`` and ``--reason``.
 import getpass
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from data.errors import SettingsError
+from data.errors import ExperimentError, SettingsError
 from serving.experiments.lifecycle import Action
 from serving.experiments.specification import read_specification
 from serving.registry.connection import DEFAULT_TRACKING_URI, connect
@@ -42,6 +42,8 @@ from serving.registry.phase_arms import moved_aliases
 from serving.registry.phases import DEFAULT_LIVE, event_of, open_phase, served_by
 from serving.registry.winners import crown
 
+_LONGEST: Final = 2_000
+"""Characters of a reason that are kept."""
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(questions)
 
@@ -137,6 +139,7 @@ def promote(
     reason: Reason,
     arm: Annotated[str | None, typer.Option(help="The winner; the challenger if only one.")] = None,
     by: By = None,
+    anyway: Annotated[bool, typer.Option(help="Against what the report says.")] = False,  # noqa: FBT002  # typer's way
 ) -> None:
     """Send everybody to the winner, then make it champion; again after a kill, it goes on."""
     with at_work(context) as experiments:
@@ -147,10 +150,33 @@ def promote(
         winner = arm or challengers[0]
         if entry.lifecycle.promoted != winner:
             event = event_of(name, "promote", by=_who(by), reason=reason, arm=winner)
+            entry.lifecycle.after(event)
+            against = _against(places_of(context).store, name, winner)
+            if against and not anyway:
+                raise ExperimentError(f"{against}; wait for it, or promote with --anyway")
+            if against:
+                event = event_of(
+                    name,
+                    "promote",
+                    by=event.by,
+                    reason=f"{reason} (although {against})",
+                    arm=winner,
+                )
             experiments.catalogue.record(name, event, after=entry.lifecycle.events)
         show(f"{name}: everybody is answered by {winner!r}")
         crowned = crown(connect(places_of(context).tracking), experiments.catalogue, name)
         show(crowned.sentence)
+
+
+def _against(store: str, name: str, winner: str) -> str:
+    """What the report says instead of promoting an arm; nothing where it says so too."""
+    from serving.experiments.analysis import report_of
+
+    report = report_of(store, name)
+    if report.decision == "promote" and report.arm in {None, winner}:
+        return ""
+    of = f" {report.arm!r}" if report.arm else ""
+    return f"the report on {name!r} says {report.decision}{of}: {report.reason}"
 
 
 def _open(
@@ -190,6 +216,12 @@ def _open(
 def _act(context: typer.Context, action: Action, name: str, by: str | None, reason: str) -> None:
     with at_work(context) as experiments:
         event = event_of(name, action, by=_who(by), reason=reason)
+        promoted = experiments.catalogue.get(name).lifecycle.promoted
+        if promoted is not None and action == "roll_back":
+            raise ExperimentError(
+                f"experiment {name!r} has ended: {promoted!r} was promoted. Bring the former "
+                "champion back with `make rollback`"
+            )
         entry = experiments.catalogue.record(name, event)
         show(experiment_page(experiments.summary(name), entry.lifecycle.specification))
 

@@ -1,11 +1,14 @@
 """Questions about experiments at a terminal: none of these commands changes anything."""
 
-from typing import Annotated, Final, Literal
+from pathlib import Path
+from typing import Annotated, Final, Literal, get_args
 
 import typer
 
+from data.manifest import write_text_atomically
 from serving.experiments.assignment import assign, unit_hash
 from serving.experiments.assignment_sql import Dialect, assignment_sql
+from serving.experiments.routes import DeploymentKind
 from serving.experiments.specification import read_specification
 from serving.registry.experiment_summary import allocation_now
 from serving.registry.experiment_terminal import (
@@ -74,6 +77,32 @@ def show_one(context: typer.Context, name: Name, as_json: AsJson = False) -> Non
 
 
 @questions.command()
+def report(
+    context: typer.Context,
+    name: Name,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the page here, or JSON where it ends so.")
+    ] = None,
+    lang: Annotated[Literal["ko", "en"], typer.Option(help="Of the page and the reason.")] = "en",
+    phase: Annotated[int | None, typer.Option(help="Its number; the last one without.")] = None,
+) -> None:
+    """Say what a phase has shown so far, and what follows from it."""
+    from serving.experiments.analysis import report_of
+    from serving.experiments.report_page import page
+    from serving.registry.experiment_report_view import report_page
+
+    with at_work(context):
+        found = report_of(places_of(context).store, name, phase=phase)
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            is_json = out.suffix == ".json"
+            write_text_atomically(
+                out, found.model_dump_json(indent=2) + "\n" if is_json else page(found, lang)
+            )
+        show(report_page(found, lang))
+
+
+@questions.command()
 def unit(
     context: typer.Context,
     name: Name,
@@ -114,12 +143,21 @@ def sql(
 def route(context: typer.Context) -> None:
     """Show who answers now from the live folder, and the last turns of the traffic."""
     with at_work(context) as experiments:
-        serving = live_id(places_of(context).live)
+        live = places_of(context).live
+        kinds: tuple[DeploymentKind, ...] = get_args(DeploymentKind)
+        served = [(kind, live_id(live, kind)) for kind in kinds]
         show(
             routes_page(
-                serving,
-                experiments.catalogue.deployment(serving) if serving else None,
-                experiments.routes.now(serving) if serving else None,
+                [
+                    (
+                        kind,
+                        serving,
+                        experiments.catalogue.deployment(serving),
+                        experiments.routes.now(serving),
+                    )
+                    for kind, serving in served
+                    if serving
+                ],
                 experiments.routes.all(limit=_LAST_ROUTES),
             )
         )

@@ -15,7 +15,7 @@ from rich.text import Text
 from serving.experiments.assignment import Assignment, Reason
 from serving.experiments.goals import MetricGoal
 from serving.experiments.lifecycle import State
-from serving.experiments.routes import PutToWork, Route
+from serving.experiments.routes import DeploymentKind, PutToWork, Route
 from serving.experiments.specification import ExperimentSpecification, ShadowPhase
 from serving.registry.experiment_plan import Plan
 from serving.registry.experiment_summary import (
@@ -33,6 +33,8 @@ _COLOURS: Final[dict[State, str]] = {
     "rolled_back": "red",
     "abandoned": "dim",
 }
+Serving = tuple[DeploymentKind, str, PutToWork | None, Route | None]
+"""Kind of model, the deployment that is served, what the store knows of it, its last route."""
 _WHY: Final[dict[Reason, str]] = {
     "assigned": "dealt by its bucket",
     "override": "an override names it",
@@ -47,7 +49,7 @@ def experiments_table(summaries: Sequence[ExperimentSummary]) -> RenderableType:
     """All experiments, one a row."""
     if not summaries:
         return Text("There is no experiment yet; agree one: make experiment ARGS='new FILE'")
-    table = _table("name", "state", "phase", "version", "units per arm", "last event")
+    table = new_table("name", "state", "phase", "version", "units per arm", "last event")
     for one in summaries:
         last = one.history[-1] if one.history else None
         units = "  ".join(f"{arm.name} {arm.units:,}" for arm in one.arms) if one.phases else "-"
@@ -90,7 +92,7 @@ def agreed_page(
     parts: list[RenderableType] = [
         Text.assemble((specification.name, "bold"), f"  {kept}, {specification.digest}"),
     ]
-    planned = _table("planned", "shares", "of all units", "at least", "at most")
+    planned = new_table("planned", "shares", "of all units", "at least", "at most")
     for phase in specification.phases:
         if isinstance(phase, ShadowPhase):
             shares, part = f"{phase.mirrored:.4g} of the requests mirrored", "-"
@@ -118,20 +120,18 @@ def unit_page(one: ExperimentSummary, met: Assignment, hashed: str) -> Renderabl
     )
 
 
-def routes_page(
-    serving: str | None, deployment: PutToWork | None, route: Route | None, routes: Sequence[Route]
-) -> RenderableType:
-    """Who answers now, and the last routes of all deployments.
+def routes_page(serving: Sequence[Serving], routes: Sequence[Route]) -> RenderableType:
+    """Who answers now.
 
     Args:
-        serving: the deployment that the live folder says.
-        deployment: what the store knows of it.
-        route: its last one.
-        routes: of all deployments, the newest first.
+        serving: what the live folder says of each kind of model.
+        routes: the last ones of all deployments, the newest first.
     """
-    parts: list[RenderableType] = [_serving(serving, deployment, route)]
+    parts: list[RenderableType] = [_serving(*each) for each in serving]
+    if not parts:
+        parts.append(Text("Nothing is served from this folder; start an experiment, or make serve"))
     if routes:
-        table = _table("route", "at", "deployment", "everybody to", "by", "reason")
+        table = new_table("route", "at", "deployment", "everybody to", "by", "reason")
         for one in routes:
             table.add_row(
                 str(one.number),
@@ -145,16 +145,17 @@ def routes_page(
     return Group(*parts)
 
 
-def _serving(serving: str | None, deployment: PutToWork | None, route: Route | None) -> Text:
-    if serving is None:
-        return Text("No experiment is served from this folder; start one.")
+def _serving(
+    kind: DeploymentKind, deployment_id: str, deployment: PutToWork | None, route: Route | None
+) -> Text:
     if deployment is None:
-        return Text(f"deployment {serving}, which no gateway has put to work yet")
+        return Text(f"{kind}: deployment {deployment_id}, which no gateway has put to work yet")
     shares = {arm["name"]: float(arm["share"]) for arm in deployment.content["arms"]}
     phase = deployment.content.get("phase")
     of = f"phase {phase['number']} ({phase['kind']}) of " if phase else ""
     who = f"everybody is answered by {route.arm}" if route and route.arm else _shares(shares)
-    return Text.assemble((who, "bold"), f"\ndeployment {serving}, {of}{deployment.experiment_id}")
+    said = f"\n{kind}, deployment {deployment_id}, {of}{deployment.experiment_id}"
+    return Text.assemble((who, "bold"), said)
 
 
 def _standing(one: ExperimentSummary) -> Text:
@@ -169,7 +170,7 @@ def _standing(one: ExperimentSummary) -> Text:
 
 
 def _arms(arms: Sequence[ArmSummary]) -> Table:
-    table = _table("arm", "model", "serves", "share", "units", "answers", "failed")
+    table = new_table("arm", "model", "serves", "share", "units", "answers", "failed")
     for place, arm in enumerate(arms):
         table.add_row(
             Text(f"{arm.name} (control)" if place == 0 else arm.name),
@@ -184,7 +185,7 @@ def _arms(arms: Sequence[ArmSummary]) -> Table:
 
 
 def _metrics(specification: ExperimentSpecification) -> Table:
-    table = _table("metric", "role", "better", "margin")
+    table = new_table("metric", "role", "better", "margin")
     goals = specification.metrics
     for role, of_role in (
         ("primary", (goals.primary,)),
@@ -202,7 +203,7 @@ def _metric(goal: MetricGoal) -> str:
 
 
 def _phases(one: ExperimentSummary) -> Table:
-    table = _table("phase", "kind", "shares", "deployment")
+    table = new_table("phase", "kind", "shares", "deployment")
     opened: list[PhaseSummary] = one.phases
     for phase in opened:
         table.add_row(
@@ -224,7 +225,7 @@ def _still_planned(one: ExperimentSummary) -> list[str]:
 def _timeline(history: Sequence[EventSummary]) -> RenderableType:
     if not history:
         return Text("Nothing has been done yet.", "dim")
-    table = _table("#", "at", "action", "by", "reason")
+    table = new_table("#", "at", "action", "by", "reason")
     for event in history:
         action = f"{event.action} {event.arm}" if event.arm else event.action
         table.add_row(
@@ -257,7 +258,8 @@ def _time(at: datetime) -> str:
     return at.strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def _table(*columns: str) -> Table:
+def new_table(*columns: str) -> Table:
+    """An empty table in the house's form."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")

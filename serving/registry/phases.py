@@ -24,6 +24,7 @@ from serving.experiments.catalogue import Catalogue, Entry, Served
 from serving.experiments.lifecycle import ENDED, Action, Event
 from serving.experiments.routes import DeploymentKind
 from serving.language_deployment import (
+    LanguageArm,
     LanguageDeployment,
     read_language_deployment,
     write_language_deployment,
@@ -174,31 +175,33 @@ def served_experiments(catalogue: Catalogue, live: Path) -> dict[DeploymentKind,
     return {kind: name for kind, name, _ in _running(catalogue, live.resolve())}
 
 
-def put_live(source: Path, live: Path) -> Path:
-    """Let a live folder serve classifiers that were deployed without an experiment.
+def put_live(source: Path, live: Path, kind: DeploymentKind = "sentiment") -> Path:
+    """Let a live folder serve what was deployed without an experiment.
 
     Args:
-        source: their deployment file.
+        source: its deployment file.
         live: the folder; the models stay where they are.
+        kind: of the models.
 
     Returns:
         The file that the gateway watches.
 
     Raises:
         ArtifactError: there is no such file, or the folder cannot be written.
-        ExperimentError: it is no deployment.
+        ExperimentError: it is no deployment of that kind.
     """
     live = live.resolve()
-    deployment = read_deployment(source)
+    deployment = _read(source, kind)
+    file = live / _NAMES[kind]
     with _alone(live):
-        if _id_of(live / CLASSIFIER_NAME, "sentiment") != deployment.deployment_id:
-            _write(live / CLASSIFIER_NAME, deployment, live)
-    return live / CLASSIFIER_NAME
+        if _id_of(file, kind) != deployment.deployment_id:
+            _write(file, deployment, live)
+    return file
 
 
-def live_id(live: Path) -> str | None:
-    """Which deployment of classifiers a live folder says; None where there is none to be read."""
-    return _id_of(live / CLASSIFIER_NAME, "sentiment")
+def live_id(live: Path, kind: DeploymentKind = "sentiment") -> str | None:
+    """Which deployment of a kind a live folder says; None where there is none to be read."""
+    return _id_of(live / _NAMES[kind], kind)
 
 
 def _behind(catalogue: Catalogue, live: Path) -> Iterator[tuple[Path, Path, DeploymentKind]]:
@@ -255,23 +258,23 @@ def _write(file: Path, deployment: PhaseDeployment, live: Path) -> None:
     """Write a deployment whose folders are absolute or relative to the live folder."""
     here = file.parent
     if isinstance(deployment, LanguageDeployment):
-        arms = tuple(
-            arm
-            if arm.endpoint.kind == "openai"
-            else arm.model_copy(
-                update={
-                    "endpoint": arm.endpoint.model_copy(
-                        update={"folder": _from(here, live / arm.endpoint.folder)}
-                    )
-                }
-            )
-            for arm in deployment.arms
-        )
-        write_language_deployment(file, deployment.model_copy(update={"arms": arms}))
+        asked = tuple(_moved(arm, here, live) for arm in deployment.arms)
+        write_language_deployment(file, deployment.model_copy(update={"arms": asked}))
         return
     folders = {arm.name: _from(here, live / arm.folder) for arm in deployment.arms}
     moved = tuple(arm.model_copy(update={"folder": folders[arm.name]}) for arm in deployment.arms)
     write_deployment(file, deployment.model_copy(update={"arms": moved}))
+
+
+def _moved(arm: LanguageArm, here: Path, live: Path) -> LanguageArm:
+    endpoint = arm.endpoint
+    if endpoint.kind == "openai":
+        return arm
+    found = {
+        "folder": _from(here, live / endpoint.folder),
+        "adapter": _from(here, live / endpoint.adapter) if endpoint.adapter else None,
+    }
+    return arm.model_copy(update={"endpoint": endpoint.model_copy(update=found)})
 
 
 def _from(here: Path, folder: Path) -> Path:

@@ -1,8 +1,8 @@
 """The winner of an experiment becomes champion: what its promotion means for the registry's alias.
 
-The catalogue turned the traffic when the promotion was recorded; here the alias follows. It moves
-only if the experiment's control is still the champion, on evidence that follows from the catalogue
-alone: whoever calls again after a kill completes the same move.
+The catalogue turned the traffic when the promotion was recorded; here the alias follows, as a
+transition (transition.py). It moves only if the experiment's control is still the champion, on
+evidence that follows from the catalogue alone: whoever calls again after a kill completes it.
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,12 @@ from typing import Any
 from data.errors import ExperimentError
 from data.manifest import canonical_digest
 from serving.experiments.catalogue import Catalogue, Entry, Recorded
-from serving.registry.aliases import move_alias, read_ledger
-from serving.registry.connection import Registry, locked
+from serving.registry.connection import Registry
 from serving.registry.evidence import Evidence
+from serving.registry.journal import Plan
+from serving.registry.ledger import Checkpoint, pass_by, read_ledger
 from serving.registry.phases import served_by
+from serving.registry.transition import Tools, carry_out
 from serving.registry.versions import resolve
 
 
@@ -34,8 +36,16 @@ class Winner:
     sentence: str
 
 
-def crown(registry: Registry, catalogue: Catalogue, name: str) -> Winner:
+def crown(
+    registry: Registry, catalogue: Catalogue, name: str, *, checkpoint: Checkpoint = pass_by
+) -> Winner:
     """Make the arm that an experiment has promoted the champion; once, however often it is called.
+
+    Args:
+        registry: where its alias is.
+        catalogue: where the promotion was recorded.
+        name: of the experiment.
+        checkpoint: told of every instant between two writes.
 
     Raises:
         ExperimentError: the experiment has promoted nothing, or nothing served it.
@@ -60,41 +70,44 @@ def crown(registry: Registry, catalogue: Catalogue, name: str) -> Winner:
             sentence=f"{model} is no version of {control['model_name']!r}, so only the traffic "
             "turned; register it under that name to make it champion",
         )
-    return _moved(registry, _evidence(entry, content, control, winner), control, winner, model)
+    plan = Plan(
+        kind="promote",
+        name=winner["model_name"],
+        version=winner["version"],
+        expected=control["version"],
+        evidence=_evidence(entry, content, control, winner),
+        by=_promotion(entry).event.by,
+    )
+    return _moved(registry, plan, model, checkpoint)
 
 
-def _moved(
-    registry: Registry,
-    evidence: Evidence,
-    control: Mapping[str, Any],
-    winner: Mapping[str, Any],
-    model: str,
-) -> Winner:
-    name, before, after = winner["model_name"], control["version"], winner["version"]
-    with locked(registry):
-        champion = resolve(registry, name, "champion")
-        now = champion and champion.version
-        ours = any(
-            entry.evidence == evidence and entry.alias == "champion"
-            for entry in read_ledger(registry, name)
+def _moved(registry: Registry, plan: Plan, model: str, checkpoint: Checkpoint) -> Winner:
+    now = resolve(registry, plan.name, "champion")
+    named = now and now.version
+    is_ours = any(entry.evidence == plan.evidence for entry in read_ledger(registry, plan.name))
+    if named == plan.version and not is_ours:
+        return Winner(model, is_champion=True, sentence=f"{model} is the champion already")
+    if named not in {plan.expected, plan.version} and not is_ours:
+        return Winner(
+            model,
+            is_champion=False,
+            sentence=f"{plan.name}@champion names version {named!r}, not the control's "
+            f"{plan.expected!r}, so only the traffic turned; deploy, and compare again with the "
+            "champion there is",
         )
-        if now == after and not ours:
-            return Winner(model, is_champion=True, sentence=f"{model} is the champion already")
-        if now not in {before, after}:
-            return Winner(
-                model,
-                is_champion=False,
-                sentence=f"{name}@champion names version {now!r}, not the control's {before!r}, so "
-                "only the traffic turned; deploy, and compare again with the champion there is",
-            )
-        move_alias(registry, name, "champion", after, evidence=evidence, expected_version=before)
-        challenger = resolve(registry, name, "challenger")
-        if challenger is not None and challenger.version == after:
-            move_alias(
-                registry, name, "challenger", None, evidence=evidence, expected_version=after
-            )
+    carry_out(registry, plan, Tools(models=registry.state / "models", checkpoint=checkpoint))
+    now = resolve(registry, plan.name, "champion")
+    if now is None or now.version != plan.version:
+        return Winner(
+            model,
+            is_champion=False,
+            sentence=f"{model} became champion on this evidence before, and "
+            f"{plan.name}@champion was moved to {now and now.version!r} since: it stays there",
+        )
     return Winner(
-        model, is_champion=True, sentence=f"{model} is champion now, version {before!r} was"
+        model,
+        is_champion=True,
+        sentence=f"{model} is champion now, version {plan.expected!r} was",
     )
 
 

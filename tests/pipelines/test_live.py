@@ -7,7 +7,7 @@ import pytest
 
 from data.errors import SettingsError
 from pipelines.deployments import CLASSIFIER, LANGUAGE
-from pipelines.live import deployments_to_serve
+from pipelines.live import deployments_to_serve, live_folder
 from pipelines.local import Home, RunRecord, StepRecord, save_run
 from serving.dealing import PhasePlan
 from serving.deployment import Arm, Deployment, read_deployment, write_deployment
@@ -18,6 +18,7 @@ from serving.language_deployment import (
     InProcessEndpoint,
     LanguageArm,
     LanguageDeployment,
+    read_language_deployment,
     write_language_deployment,
 )
 
@@ -94,7 +95,7 @@ def _experiment(home: Home, hours: int) -> tuple[Catalogue, str]:
 
 def _serves(home: Home) -> tuple[str, tuple[str, ...]]:
     served = deployments_to_serve(home)
-    assert served.deployments[CLASSIFIER] == home.root.resolve() / "live" / "deployment.json"
+    assert served.deployments[CLASSIFIER] == live_folder(home) / "deployment.json"
     return read_deployment(served.deployments[CLASSIFIER]).deployment_id, served.notes
 
 
@@ -147,6 +148,41 @@ def test_a_language_model_that_went_live_is_served_too(home: Home) -> None:
         LanguageDeployment(experiment_id="m", salt="a salt of tests", arms=(arm,), created_at=NOW),
     )
     assert dict(deployments_to_serve(home).deployments) == {LANGUAGE: file}
+
+
+def test_a_language_model_of_a_run_goes_live_with_its_adapter(home: Home) -> None:
+    folder = home.folder("run")
+    endpoint = InProcessEndpoint(folder=Path("models/base"), adapter=Path("models/adapter"))
+    arm = LanguageArm(
+        name="champion",
+        model_name="m",
+        version="1",
+        manifest_digest="a" * 64,
+        evidence_id="e1",
+        share=1.0,
+        endpoint=endpoint,
+    )
+    deployment = LanguageDeployment(
+        experiment_id="m", salt="a salt of tests", arms=(arm,), created_at=NOW
+    )
+    write_language_deployment(folder / "language_deployment.json", deployment)
+    outputs = {"deployment": {"uri": str(folder)}}
+    step = StepRecord(
+        name="deploy-llm", status="succeeded", seconds=1.0, cached=False, outputs=outputs
+    )
+    record = RunRecord(
+        run_id="train-language-20261130-000001-000",
+        graph="train-language",
+        status="succeeded",
+        arguments={},
+        steps=[step],
+    )
+    save_run(home, record)
+    file = deployments_to_serve(home).deployments[LANGUAGE]
+    assert file == live_folder(home) / "language_deployment.json"
+    [live] = read_language_deployment(file).arms
+    assert live.endpoint.folder.resolve() == folder / "models" / "base"
+    assert live.endpoint.adapter.resolve() == folder / "models" / "adapter"
 
 
 def test_where_nothing_is_there_to_serve_the_mend_is_told(home: Home) -> None:

@@ -404,4 +404,7 @@ def test_the_document_names_the_routes(client: httpx.Client) -> None:
     for example in body["examples"].values():
         taken = client.post("/v1/experiments", json=example["value"], headers=ADMIN)
         assert taken.status_code == 200, taken.text
+    for path in ("/v1/experiments", "/v1/experiments/{name}/events"):
+        assert paths[path]["post"]["security"] == [{"HTTPBearer": []}]
+    assert "security" not in paths["/v1/experiments"]["get"]
     assert "401" in paths["/v1/experiments/{name}/events"]["post"]["responses"]

@@ -14,6 +14,7 @@ from serving.experiments.assignment import unit_hash
 from serving.experiments.store import ExperimentStore, Exposure
 from serving.registry.experiment import app
 from serving.registry.phases import live_id
+from serving.registry.rollback import Wish, roll_back
 from serving.registry.versions import get_version, register_version, resolve
 
 README = Path(__file__).parents[3] / "README.md"
@@ -82,11 +83,13 @@ def test_from_a_file_to_a_champion(at_registry, written, versions, catalogue):
         ("running, phase 4 ab", "advance", "lighter"),
     ):
         assert expected in type_(*command)
-    promoted = type_("promote", "lighter")
+    promoted = type_("promote", "lighter", "--anyway")
     assert "everybody is answered by 'lighter'" in promoted
     assert "sentiment/2 is champion now, version '1' was" in promoted
     assert resolve(versions, "sentiment", "champion").version == "2"
-    assert "sentiment/2 is champion now" in type_("promote", "lighter")  # again, as after a kill
+    assert "sentiment/2 is champion now" in type_(
+        "promote", "lighter", "--anyway"
+    )  # again, as after a kill
     assert "promoted" in type_("list")
     actions = [one.event.action for one in catalogue.get("lighter").history]
     assert actions == ["start", "advance", "reallocate", "pause", "resume", "advance", "promote"]
@@ -113,10 +116,10 @@ def test_a_promotion_turns_the_traffic_though_the_registry_is_away(at_registry, 
     type_("new", written({"phases": phases}))
     type_("start", "lighter")
     there, type_.tracking = type_.tracking, NOWHERE
-    assert "MLflow does not answer" in type_("promote", "lighter", fails=True)
+    assert "MLflow does not answer" in type_("promote", "lighter", "--anyway", fails=True)
     assert "everybody is answered by lighter" in type_("route")
     type_.tracking = there
-    assert "sentiment/2 is champion now" in type_("promote", "lighter")
+    assert "sentiment/2 is champion now" in type_("promote", "lighter", "--anyway")
 
 
 def test_an_alias_that_was_moved_by_hand_is_told(at_registry, written, versions):
@@ -127,7 +130,7 @@ def test_an_alias_that_was_moved_by_hand_is_told(at_registry, written, versions)
     told = type_("advance", "lighter")
     assert "sentiment@champion names version '3' by now; arm 'now' stays '1'" in told
     type_("advance", "lighter")
-    told = type_("promote", "lighter")
+    told = type_("promote", "lighter", "--anyway")
     assert "sentiment@champion names version '3', not the control's '1'" in told
     assert resolve(versions, "sentiment", "champion").version == "3"
 
@@ -327,7 +330,7 @@ def test_of_several_challengers_the_winner_is_named(type_, written):
     arms = [{"name": name, "model": f"models:/sentiment/{n}"} for n, name in enumerate("abc", 1)]
     phases = [{"kind": "ab", "allocation": {"a": 0.5, "b": 0.25, "c": 0.25}}]
     type_("new", written({"arms": arms, "phases": phases}))
-    assert "--arm, one of ['b', 'c']" in type_("promote", "lighter", fails=True)
+    assert "--arm, one of ['b', 'c']" in type_("promote", "lighter", "--anyway", fails=True)
 
 
 def test_a_store_that_cannot_be_opened_is_told(type_, tmp_path):
@@ -335,6 +338,53 @@ def test_a_store_that_cannot_be_opened_is_told(type_, tmp_path):
     assert "cannot open the experiment store" in type_("list", fails=True)
     type_.options[1] = "redis://there"
     assert "keeps nothing" in type_("list", fails=True)
+
+
+def test_the_report_is_printed_and_written(at_registry, written, tmp_path):
+    type_ = at_registry
+    type_("new", written())
+    assert "never began" in type_("report", "lighter", fails=True)
+    type_("start", "lighter")
+    told = type_("report", "lighter", "--lang", "ko", "--out", tmp_path / "out" / "report.html")
+    assert told.startswith("invalid  phase 1 (shadow)")
+    assert "응답한 기록이 없어" in told
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "가벼운 모델도 똑같이 답한다 🙂" in page
+    type_("report", "lighter", "--out", tmp_path / "report.json")
+    said = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert (said["experiment"], said["decision"]) == ("lighter", "invalid")
+    assert "numbered from 1" in type_("report", "lighter", "--phase", "9", fails=True)
+
+
+def test_a_promotion_against_the_report_takes_a_word_more_and_is_kept(
+    at_registry, written, catalogue
+):
+    type_, phases = at_registry, [{"kind": "ab", "allocation": {"now": 0.5, "lighter": 0.5}}]
+    type_("new", written({"phases": phases}))
+    type_("start", "lighter")
+    told = type_("promote", "lighter", fails=True)
+    assert "the report on 'lighter' says invalid" in told
+    assert catalogue.get("lighter").lifecycle.state == "running"
+    type_("promote", "lighter", "--reason", "급해요", "--anyway")
+    reason = catalogue.get("lighter").history[-1].event.reason
+    assert reason.startswith("급해요 (although the report on 'lighter' says invalid")
+
+
+def test_after_a_promotion_the_former_champion_may_be_brought_back(
+    at_registry, written, versions, store_address
+):
+    type_, phases = at_registry, [{"kind": "ab", "allocation": {"now": 0.5, "lighter": 0.5}}]
+    type_("new", written({"phases": phases}))
+    type_("start", "lighter")
+    type_("promote", "lighter", "--anyway")
+    assert "with `make rollback`" in type_("rollback", "lighter", fails=True)
+    told = []
+    wish = Wish(model="sentiment", by="tester", reason="불만이 늘었다")
+    roll_back(wish, tracking_uri=versions.uri, store_url=store_address, say=told.append)
+    assert told == ["everybody is sent to 'now', version '1'; now the alias"]
+    assert "everybody is answered by now" in type_("route")
+    assert resolve(versions, "sentiment", "champion").version == "1"
+    assert "it stays there" in type_("promote", "lighter", "--anyway")
 
 
 def test_what_readme_says_is_what_one_types(at_registry, register, versions, tmp_path, monkeypatch):
@@ -351,10 +401,11 @@ def test_what_readme_says_is_what_one_types(at_registry, register, versions, tmp
         alias = "champion" if number == 1 else "challenger"
         versions.client.set_registered_model_alias("matjip-sentiment", alias, str(number))
     block = README.read_text(encoding="utf-8").split("<!-- experiments -->")[1]
-    monkeypatch.chdir(README.parent)
+    (tmp_path / "serving").symlink_to(README.parent / "serving")
+    monkeypatch.chdir(tmp_path)
     for line in block.split("<!-- /experiments -->")[0].strip("`\n").splitlines():
         make, target, arguments = shlex.split(line)
         assert (make, target) == ("make", "experiment")
         shown = at_registry(*shlex.split(arguments.removeprefix("ARGS=")))
-        assert "sentiment-int8" in shown
+        assert "sentiment-int8" in shown or "phase 4 (ab)" in shown
     assert "rolled_back" in shown
