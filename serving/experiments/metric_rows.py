@@ -96,7 +96,7 @@ class PhaseReader:
         else:
             said = self._outcomes(name, self._dealt & self._known)
             rows = (
-                sa.select(*[sa.func.sum(said.c.reward), sa.func.count(said.c.reward)])
+                sa.select(sa.func.sum(said.c.reward), sa.func.count(said.c.reward))
                 .where(said.c.place == 1)
                 .group_by(said.c.unit, said.c.arm)
                 .order_by(sa.func.min(said.c.created_at_us), said.c.unit, said.c.arm)
