@@ -225,9 +225,11 @@ def serve(
     for note in served.notes:
         print(note, file=sys.stderr)
     print(f"http://127.0.0.1:{port}/docs", flush=True)
-    environment = {"MATJIP_RELOAD_POLL_S": "1"} | os.environ
-    environment |= {"MATJIP_STORE_URL": home.store_url, "MATJIP_LIVE": str(live_folder(home))}
-    environment |= {"MLFLOW_TRACKING_URI": tracking_uri(home)}
+    environment = os.environ | {
+        "MATJIP_STORE_URL": home.store_url,
+        "MATJIP_LIVE": str(live_folder(home)),
+        "MLFLOW_TRACKING_URI": tracking_uri(home),
+    }
     os.execve(sys.executable, [*command, "--port", str(port)], environment)  # noqa: S606
 
 

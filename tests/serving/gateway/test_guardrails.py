@@ -5,6 +5,7 @@ import json
 import runpy
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,16 @@ import pytest
 from fastapi import FastAPI, Request
 from prometheus_client import CollectorRegistry, generate_latest
 
-from data.errors import ExperimentError
-from serving.experiments.catalogue import Catalogue
+from data.errors import EngineError, ExperimentError
+from serving.experiments.catalogue import Catalogue, Served
+from serving.experiments.lifecycle import Event
+from serving.experiments.specification import specification_of
 from serving.experiments.store import ExperimentStore
+from serving.gateway.app import create_app
 from serving.gateway.guardrail_metrics import GuardrailMetrics
 from serving.gateway.guardrails import Guarded, Guardrails
+from serving.gateway.language_schemas import UNIT_HEADER
+from serving.gateway.settings import read_settings
 
 OPEN_PHASE = Path(__file__).parents[2] / "open_phase.py"
 ERRORS = {"name": "error_rate", "direction": "decrease", "margin": 0.02}
@@ -285,3 +291,49 @@ def test_a_good_arm_stays_and_what_is_off_guards_nothing(
         page = client.get("/metrics").text
     assert "matjip_guardrail_least_loss{" not in page
     assert phase.entry.lifecycle.state == "running"
+
+
+class BrokenEngine:
+    """A language model that answers nothing."""
+
+    name = "broken"
+
+    async def complete(self, requests: Any) -> Any:
+        raise EngineError("the model is out of order; restart it")
+
+
+def test_a_language_model_that_always_fails_is_rolled_back(
+    fakes: Any, engine: Any, chat: Any, url: str
+) -> None:
+    with closing(Catalogue(url)) as catalogue:
+        said = specification_of(agreed(), where="experiment")
+        catalogue.put(said)
+        arms = [{"kind": "in_process", "folder": f"/models/{name}"} for name in ("old", "new")]
+        deployment = fakes.language_deployment(
+            *arms, experiment_id=said.name, phase=said.plan(said.phases[0], version=1, number=1)
+        )
+        served = Served("language", deployment.deployment_id, deployment.model_dump(mode="json"))
+        start = Event(action="start", by="사람", reason="새 모델을 견주어 본다")
+        catalogue.record(said.name, start, serves=served)
+
+        def state() -> str:
+            return catalogue.get(said.name).lifecycle.state
+
+        settings = {f"MATJIP_{name.upper()}": str(value) for name, value in QUICK.items()}
+        app = create_app(
+            read_settings(settings | {"MATJIP_STORE_URL": url}),
+            language=deployment,
+            load=lambda arm, _: BrokenEngine() if arm.name == "challenger" else engine,
+        )
+        with fakes.serve(app) as root, httpx.Client(base_url=root, timeout=30) as client:
+
+            def one() -> httpx.Response:
+                unit = f"손님-{next(CUSTOMERS)}".encode()
+                answer: httpx.Response = chat(client, {UNIT_HEADER: unit})
+                return answer
+
+            assert {one().status_code for _ in range(30)} == {200, 503}
+            wait_for(lambda: one().status_code in {200, 503} and state() != "running", 60)
+            wait_for(lambda: client.get("/ready").json()["language"]["route"]["arm"] == "champion")
+            assert {one().status_code for _ in range(30)} == {200}
+        assert state() == "rolled_back"
