@@ -89,14 +89,14 @@ class PhaseReader:
 
     def metric(self, name: str) -> MetricValues:
         """A metric of every unit, in the order of ``units``."""
-        rows: sa.Select[Any]
+        rows: sa.Executable
         if name in FROM_ANSWERS:
             above, below = answer_terms(name)
             rows = self._per_unit([sa.func.sum(above), sa.func.sum(below)])
         else:
             said = self._outcomes(name, self._dealt & self._known)
             rows = (
-                sa.select(*[sa.func.sum(said.c.reward), sa.func.count(said.c.reward)])
+                sa.select(sa.func.sum(said.c.reward), sa.func.count(said.c.reward))
                 .where(said.c.place == 1)
                 .group_by(said.c.unit, said.c.arm)
                 .order_by(sa.func.min(said.c.created_at_us), said.c.unit, said.c.arm)
@@ -209,7 +209,7 @@ class PhaseReader:
         return sa.select(*columns, place.label("place")).select_from(joined).where(where).subquery()
 
     def _columns(
-        self, rows: sa.Select[Any], width: int, *, arm_first: bool = False
+        self, rows: sa.Executable, width: int, *, arm_first: bool = False
     ) -> list[NDArray[np.float64]]:
         """The rows' columns as arrays of floats; an arm's name as its place."""
         places = {name: place for place, name in enumerate(self._arms)}
