@@ -1,4 +1,4 @@
-"""A verdict to the alias that moves, or stays, because of it."""
+"""A verdict to the traffic and the alias that turn, or stay, because of it."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Output
@@ -11,10 +11,11 @@ def promote_model(
     comparison: Input[Dataset],
     deployment: Input[Dataset],
     tracking_uri: str,
+    store_url: str,
     inputs: str,
     promotion: Output[Dataset],
 ) -> str:
-    """Carry the verdict out in the registry, with its evidence; returns the promotion's digest."""
+    """Carry the verdict out, with its evidence; returns the promotion's digest."""
     from pathlib import Path
 
     from training.delivery import promote_candidate
@@ -24,6 +25,7 @@ def promote_model(
         comparison=Path(comparison.path),
         deployment=Path(deployment.path),
         out=Path(promotion.path),
+        store_url=store_url,
     )
     promotion.metadata.update({"digest": manifest.digest, "inputs": inputs})
     return manifest.digest

@@ -33,6 +33,7 @@ def compare_and_promote(placement: Placement) -> GraphComponent:
             comparison=compared.outputs["comparison"],
             deployment=deployed.output,
             tracking_uri=tracking_uri,
+            store_url=store_url,
             inputs=compared.outputs["Output"],
         )
         for task in (compared, promoted):

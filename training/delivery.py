@@ -6,14 +6,16 @@ it connects to the registry, reads the artifacts it is given, and leaves a seale
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from data.manifest import Manifest, read_manifest, write_manifest
 from serving.analyzer import load_analyzer
-from serving.deployment import read_deployment
+from serving.deployment import Deployment, read_deployment
+from serving.experiments.turning import is_at_work, turner
 from serving.registry.arms import DEPLOYMENT_KIND
 from serving.registry.connection import connect
 from serving.registry.promotion import Verdict
@@ -175,35 +177,58 @@ def deploy_candidate(
 
 
 def promote_candidate(
-    tracking_uri: str, *, comparison: Path, deployment: Path, out: Path
+    tracking_uri: str, *, comparison: Path, deployment: Path, out: Path, store_url: str = ""
 ) -> Manifest:
-    """Carry a comparison's verdict out.
+    """Carry a comparison's verdict out: the traffic that gateways answer, and the alias.
+
+    Args:
+        tracking_uri: of the registry.
+        comparison: folder of kind "comparison".
+        deployment: folder of the deployment that was compared.
+        out: folder for the promotion.
+        store_url: the store that the gateways of the deployment ask who answers; without it, or
+            where none has ever served the deployment, the alias alone moves.
 
     Raises:
-        ExperimentError: the verdict is about another deployment.
+        ExperimentError: the verdict is about another deployment, or its experiment has gone on.
         RegistryError: an alias was moved meanwhile, or MLflow is away.
     """
     registry = connect(tracking_uri)
     manifest = read_manifest(comparison, COMPARISON_KIND)
     decided = json.loads((comparison / "verdict.json").read_bytes())
+    deployed = read_deployment(deployment / "deployment.json")
     figures = ("srm_p", "difference", "low", "high")
-    promote(
-        registry,
-        verdict=Verdict(
-            decision=decided["decision"],
-            reason=decided["reason"],
-            deployment_id=decided["deployment_id"],
-            artifact_digest=manifest.digest,
-            arm=decided.get("arm"),
-        ),
-        deployment=read_deployment(deployment / "deployment.json"),
-        experiment=EXPERIMENT,
-        metrics={name: decided[name] for name in figures if decided[name] is not None},
-        artifacts={"comparison": comparison},
-        out=out,
-        tools=Tools(models=registry.state / "models", warm_up=answer_once),
-    )
+    serves = bool(store_url) and is_at_work(store_url, deployed.deployment_id)
+    for arm in _arms_of(decided, deployed):
+        promote(
+            registry,
+            verdict=Verdict(
+                decision=decided["decision"],
+                reason=decided["reason"],
+                deployment_id=decided["deployment_id"],
+                artifact_digest=manifest.digest,
+                arm=arm,
+            ),
+            deployment=deployed,
+            experiment=EXPERIMENT,
+            metrics={name: decided[name] for name in figures if decided[name] is not None},
+            artifacts={"comparison": comparison},
+            out=out,
+            tools=Tools(
+                models=registry.state / "models",
+                turn=turner(store_url) if serves else None,
+                warm_up=answer_once,
+            ),
+        )
     return read_manifest(out)
+
+
+def _arms_of(decided: Mapping[str, Any], deployed: Deployment) -> list[str | None]:
+    """The arms that a verdict is about, one after the other: all of them where none is better."""
+    others = [arm.name for arm in deployed.arms[1:]]
+    if decided["decision"] == "roll_back" and decided.get("arm") is None and len(others) > 1:
+        return list(others)
+    return [decided.get("arm")]
 
 
 def answer_once(folder: Path) -> None:
