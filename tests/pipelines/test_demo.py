@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipelines.demo import run_demo
 from pipelines.local import Home, load_run, new_run, run_graph, source_digest
 from pipelines.placement import local_placement
 from pipelines.train_encoder import train_encoder
+from serving.experiments.routes import Routes
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +63,7 @@ def test_the_summary_has_what_is_promised(small_run: dict[str, Any]) -> None:
     assert summary["gate"]["slices"]
 
 
-def test_the_alias_follows_the_verdict(small_run: dict[str, Any]) -> None:
+def test_traffic_and_alias_follow_the_verdict(small_run: dict[str, Any]) -> None:
     summary = small_run["summary"]
     aliases = {m["alias"]: m["version"] for m in summary["models"] if m["alias"]}
     decision = summary["verdict"]["decision"]
@@ -77,6 +79,12 @@ def test_the_alias_follows_the_verdict(small_run: dict[str, Any]) -> None:
         verdict = summary["verdict"]
         assert sum(verdict["exposures"].values()) == sum(verdict["outcomes"].values()) == 1500
         assert verdict["low"] <= verdict["difference"] <= verdict["high"]
+        with closing(Routes(small_run["home"].store_url)) as routes:
+            served = routes.latest("sentiment")
+            assert served is not None
+            route = routes.now(served.deployment_id)
+        arms = {"promote": "challenger", "roll_back": "champion"}
+        assert (route and route.arm) == arms.get(decision)
 
 
 def test_the_report_stands_alone(small_run: dict[str, Any]) -> None:
