@@ -242,7 +242,7 @@ def test_a_verdict_without_a_challenger_promotes_nothing(registry, register, tmp
     register(1)
     gate(registry, "champion", 1, None)
     deployment = deploy(registry, tmp_path)
-    with pytest.raises(ExperimentError, match="needs a challenger"):
+    with pytest.raises(ExperimentError, match="needs a champion and a challenger"):
         promote(registry, deployment, "promote", tmp_path)
     assert promote(registry, deployment, "invalid", tmp_path).status == "skipped"
 
