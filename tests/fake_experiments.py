@@ -75,7 +75,7 @@ def begin(
             agreed.name,
             Event(
                 action=action,
-                by="김분석" if number % 2 else "guardrails",
+                by="분석 담당" if number % 2 else "guardrails",
                 reason=reason,
                 arm="int8" if action == "promote" else None,
             ),

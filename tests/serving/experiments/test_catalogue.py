@@ -250,7 +250,7 @@ def test_a_promotion_sends_everybody_to_the_winner(
     catalogue.record(name, event("advance"))
     catalogue.record(name, event("advance"), serves=SERVED)
     with pytest.raises(ExperimentError, match="is the control"):
-        catalogue.record(name, Event(action="promote", arm="float", by="김", reason="…"))
+        catalogue.record(name, Event(action="promote", arm="float", by="출시 담당", reason="…"))
     catalogue.record(name, Event(action="promote", arm="int8", by="출시 담당", reason="더 낫다 🍜"))
     routes = Routes(url)
     route = routes.now(SERVED.deployment_id)
