@@ -167,8 +167,8 @@ def test_memory_that_an_engine_keeps_is_not_taken_for_nothing(module):
         )
     )
     assert found.costs().bytes_needed(shape_of([128] * 8)) > 1024 * 20_000
-    # What a batch seems to take that an engine keeps the memory of is the system's own noise: mostly
-    # a page or two, on a busy machine more. So these are what a quiet one shows.
+    # Of a batch whose memory is kept one sees the system's noise: a page or two, on a busy machine
+    # more. These are what a quiet one shows.
     pages = [each.model_copy(update={"bytes": 4096 * (n % 3)}) for n, each in enumerate(found.grid)]
     kept = found.model_copy(update={"grid": pages})
     with pytest.raises(EngineError, match=r"'allocates' seem to take no memory.*forget\(\)"):
