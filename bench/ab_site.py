@@ -4,15 +4,12 @@ Their weights are random and they are tiny: what is measured is what stands arou
 """
 
 import contextlib
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from bench.gateway_process import RunningGateway, free_port, on_core
+from bench.gateway_process import RunningGateway, running
 from data.contract import CONTRACT_VERSION
 from data.manifest import read_manifest, write_manifest
 from serving.deployment import Arm, Deployment
@@ -94,30 +91,6 @@ def serving(
     Raises:
         RuntimeError: it did not get ready.
     """
-    port, log = free_port(), work / "gateway.log"
-    ours = {
-        "MATJIP_PORT": str(port),
-        "MATJIP_WORKERS": "1",
-        "MATJIP_ENGINE_THREADS": "1",
-        "MATJIP_ENGINE": "plain",
-        "MATJIP_MAX_WAIT_MS": "0",
-        "OMP_NUM_THREADS": "1",
-    }
-    with log.open("wb") as out, on_core(GATEWAY_CORE):
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env=os.environ | ours | settings,
-        )
-    try:
-        running = RunningGateway(process, port)
-        running.await_ready(log)
-        yield running
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    ours = {"MATJIP_ENGINE": "plain", "MATJIP_MAX_WAIT_MS": "0"}
+    with running(command, work, ours | dict(settings), core=GATEWAY_CORE) as gateway:
+        yield gateway

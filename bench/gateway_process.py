@@ -1,4 +1,4 @@
-"""A gateway that serves one embedding model, started for a measurement on one core of its own."""
+"""A gateway on a core of its own, started for a measurement; one that serves an embedding model."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -107,28 +107,50 @@ def gateway(
         core: that it stays on.
         max_batch_ms: what one batch may take.
     """
-    port, log = free_port(), work / "gateway.log"
     settings = {
-        "MATJIP_PORT": str(port),
-        "MATJIP_WORKERS": "1",
-        "MATJIP_ENGINE_THREADS": "1",
         "MATJIP_EMBEDDING_ENGINE": engine,
         "MATJIP_MAX_BATCH_MS": str(max_batch_ms),
         "MATJIP_STORE_URL": f"sqlite:///{work / 'experiments.db'}",
+    }
+    served = ["--embedding-deployment", str(_deployment(folder, work))]
+    command = ["-m", "serving.gateway.app", *served]
+    with running(command, work, settings, core=core) as gateway:
+        yield gateway
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str], work: Path, settings: Mapping[str, str], *, core: int
+) -> Iterator[RunningGateway]:
+    """A ready gateway of one worker and one thread, ended on the way out.
+
+    Args:
+        command: Python's arguments; the port comes by setting.
+        work: for its log.
+        settings: environment variables beside those that every measurement has.
+        core: that it stays on.
+
+    Raises:
+        RuntimeError: it did not get ready.
+    """
+    port, log = free_port(), work / "gateway.log"
+    ours = {
+        "MATJIP_PORT": str(port),
+        "MATJIP_WORKERS": "1",
+        "MATJIP_ENGINE_THREADS": "1",
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "serving.gateway.app", "--embedding-deployment"]
     with log.open("wb") as out, on_core(core):
         process = subprocess.Popen(
-            [*command, str(_deployment(folder, work))],
+            [sys.executable, *command],
             stdout=out,
             stderr=subprocess.STDOUT,
-            env=os.environ | settings,
+            env=os.environ | ours | settings,
         )
     try:
-        running = RunningGateway(process, port)
-        running.await_ready(log)
-        yield running
+        gateway = RunningGateway(process, port)
+        gateway.await_ready(log)
+        yield gateway
     finally:
         process.terminate()
         try:

@@ -148,7 +148,12 @@ def promote_model(
     run_id = _log_verdict(registry, verdict, deployment, experiment, metrics, artifacts)
     tools = tools or Tools(models=registry.state / "models")
     recover(registry, tools, name=champion.model_name)
-    if challenger is not None and verdict.decision in {"promote", "roll_back"}:
+    if challenger is not None and challenger.model_name != champion.model_name:
+        # Rolled back, and of another registered model: there is no alias here that would end.
+        if verdict.decision == "roll_back" and tools.turn is not None:
+            turn, reason = tools.turn, verdict.reason
+            turn(deployment.deployment_id, champion.name, by="verdict", reason=reason)
+    elif challenger is not None and verdict.decision in {"promote", "roll_back"}:
         turns = tools.turn is not None
         carry_out(registry, _plan(verdict, champion, challenger, turns=turns), tools)
     now = {alias: resolve(registry, champion.model_name, alias) for alias in ALIASES}
@@ -184,7 +189,7 @@ def _compared(deployment: Deployment, verdict: Verdict) -> tuple[Arm, Arm | None
             f"{[arm.name for arm in deployment.arms]!r}, the first its control; deploy a "
             "challenger and compare again"
         )
-    if tried.model_name != control.model_name:
+    if verdict.decision == "promote" and tried.model_name != control.model_name:
         raise ExperimentError(
             f"arm {tried.name!r} is of the model {tried.model_name!r}, the control of "
             f"{control.model_name!r}: an alias moves within one registered model; register the "

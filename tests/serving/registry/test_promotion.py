@@ -300,6 +300,17 @@ def test_an_arm_of_another_registered_model_is_not_promoted(pair, tmp_path):
         promote(pair, deployment, "promote", tmp_path, arm="int8")
 
 
+def test_an_arm_of_another_registered_model_is_rolled_back_by_traffic_alone(pair, tmp_path):
+    deployment = several_arms(deploy(pair, tmp_path), model_name="other")
+    turned = []
+    tools = Tools(
+        models=tmp_path / "fetched", turn=lambda where, arm, **why: turned.append((where, arm))
+    )
+    promotion = promote(pair, deployment, "roll_back", tmp_path, arm="int8", tools=tools)
+    assert turned == [(deployment.deployment_id, "control")]
+    assert (promotion.champion, promotion.challenger) == ("1", "2")
+
+
 def test_a_promotion_turns_the_traffic_where_it_is_told_how(pair, tmp_path):
     deployment = deploy(pair, tmp_path)
     turned = []
